@@ -1,0 +1,38 @@
+package event
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Decode reads one event. Members it does not know are kept in Extra; duplicate members, invalid UTF-8 and values of
+// the wrong kind are refused. It does not [Event.Validate].
+func Decode(data []byte) (*Event, error) {
+	var e Event
+	if err := e.UnmarshalJSON(data); err != nil {
+		return nil, fmt.Errorf("decoding event: %w", err)
+	}
+	return &e, nil
+}
+
+// DecodeAlert reads one alert, as [Decode] reads an event.
+func DecodeAlert(data []byte) (*Alert, error) {
+	var a Alert
+	if err := a.UnmarshalJSON(data); err != nil {
+		return nil, fmt.Errorf("decoding alert: %w", err)
+	}
+	return &a, nil
+}
+
+// UnmarshalJSON implements [encoding/json.Unmarshaler].
+func (e *Event) UnmarshalJSON(data []byte) error {
+	type members Event // without this method
+	return json.Unmarshal(data, (*members)(e))
+}
+
+// UnmarshalJSON implements [encoding/json.Unmarshaler].
+func (a *Alert) UnmarshalJSON(data []byte) error {
+	type members Alert // without this method
+	return json.Unmarshal(data, (*members)(a))
+}
