@@ -108,13 +108,12 @@ func (r *receiver) names(kind string) (all []string) {
 
 // rig is an agent that runs, with one source that emits what the test says.
 type rig struct {
-	t *testing.T
 	*Agent
 	receiver *receiver
 	end      func() error // ends Run and returns its error
 }
 
-func start(t *testing.T, dir string, r *receiver, change ...func(*Config)) *rig {
+func start(t testing.TB, dir string, r *receiver, change ...func(*Config)) *rig {
 	t.Helper()
 	lane := func(name string, count int) LaneConfig {
 		return LaneConfig{
@@ -144,7 +143,7 @@ func start(t *testing.T, dir string, r *receiver, change ...func(*Config)) *rig 
 	go func() { done <- a.Run(ctx) }()
 	ended := sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() { _ = ended() })
-	return &rig{t: t, Agent: a, receiver: r, end: ended}
+	return &rig{Agent: a, receiver: r, end: ended}
 }
 
 // say emits events with the command lines first, first+1, ...

@@ -26,11 +26,15 @@ func (oneEach) pack(b *buffer.Buffer, _ time.Time) (payload []byte, items int) {
 	return payload, items
 }
 
+// roomForAttributes is what a message takes besides its data, usually.
+const roomForAttributes = 512
+
 // envelopes is the packing of events: as many as a batch may have.
 type envelopes struct {
 	source       envelope.Source
 	count, bytes int
-	lines        []byte
+	lines        []byte // reused, as is
+	packed       []byte
 	encoder      *zstd.Encoder
 }
 
@@ -67,9 +71,11 @@ func (p *envelopes) pack(b *buffer.Buffer, now time.Time) (payload []byte, items
 	m.Attributes["content-type"] = "application/x-ndjson"
 	m.Attributes["content-encoding"] = "zstd"
 	m.Attributes["count"] = strconv.Itoa(items)
-	m.Data = p.encoder.EncodeAll(p.lines, nil)
-	if cap(p.lines) > 4*p.bytes {
-		p.lines = nil
+	p.packed = p.encoder.EncodeAll(p.lines, p.packed[:0])
+	m.Data = p.packed
+	payload = m.AppendBinary(make([]byte, 0, len(m.Data)+roomForAttributes))
+	if cap(p.lines) > 4*p.bytes { // one event was far larger than a batch
+		p.lines, p.packed = nil, nil
 	}
-	return m.AppendBinary(nil), items
+	return payload, items
 }
