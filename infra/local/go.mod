@@ -6,6 +6,7 @@ replace github.com/apss-sensor/apss/shared => ../../shared
 
 require (
 	cloud.google.com/go/pubsub/v2 v2.8.1
+	github.com/apss-sensor/apss/shared v0.0.0-00010101000000-000000000000
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
 	github.com/google/go-cmp v0.7.0
 	google.golang.org/grpc v1.84.0
