@@ -143,6 +143,16 @@ func (b *Broker) Publish(ctx context.Context, topic string, m dispatch.Message) 
 	return nil
 }
 
+// SetOutage makes the server in this process answer UNAVAILABLE to publishers, or ends that. It reports false with an
+// emulator, which knows no outage.
+func (b *Broker) SetOutage(on bool) bool {
+	if b.server == nil {
+		return false
+	}
+	b.server.outage.Store(on)
+	return true
+}
+
 // Close ends the server, or deletes the subscriptions that were made on the emulator.
 func (b *Broker) Close(ctx context.Context) error {
 	var errs []error

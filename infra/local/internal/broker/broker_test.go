@@ -117,6 +117,24 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
+func TestOutage(t *testing.T) {
+	b := start(t, broker.Options{})
+	s := subscribe(t, b, "events")
+	if !b.SetOutage(true) {
+		t.Fatal("got no outage")
+	}
+	if err := publish(t, b, "events", "x"); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v during the outage, want %v", err, codes.Unavailable)
+	}
+	b.SetOutage(false)
+	if err := publish(t, b, "events", "y"); err != nil {
+		t.Error(err)
+	}
+	if got := receive(t, s, 1); got[0] != "y" {
+		t.Errorf("got %q, want only what was published after the outage", got)
+	}
+}
+
 // TestClientsMaySubscribe: what speaks the protocol gets messages too, and so many of them that pstest is cleared on
 // the way; the queue of this package loses none.
 func TestClientsMaySubscribe(t *testing.T) {

@@ -31,6 +31,7 @@ type server struct {
 	maxBytes int64
 	bytes    atomic.Int64 // held by all queues
 	clearing sync.WaitGroup
+	outage   atomic.Bool
 
 	mu     sync.Mutex
 	topics map[string]*topic
@@ -105,6 +106,9 @@ func (s *server) onPublish(request any) (bool, any, error) {
 	size, err := check(req)
 	if err != nil {
 		return true, nil, err
+	}
+	if s.outage.Load() {
+		return true, nil, status.Error(codes.Unavailable, "an outage that was asked for")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
