@@ -4,10 +4,15 @@ go 1.26.0
 
 replace github.com/apss-sensor/apss/shared => ../shared
 
+// Only in the workspace: the linter's dependencies name it, and it has the package metadata in it that is a module of
+// its own today (ambiguous import).
+exclude cloud.google.com/go/compute v1.6.1
+
 require (
 	cloud.google.com/go/pubsub/v2 v2.8.1
 	github.com/GoogleCloudPlatform/functions-framework-go v1.9.2
 	github.com/apss-sensor/apss/shared v0.0.0
+	github.com/google/go-cmp v0.7.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/metric v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0

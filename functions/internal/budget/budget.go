@@ -24,5 +24,8 @@ func (b *Budget) Take(n int64) bool {
 // Give returns n bytes that were taken.
 func (b *Budget) Give(n int64) { b.used.Add(-n) }
 
+// Size returns how many bytes there are to share.
+func (b *Budget) Size() int64 { return b.size }
+
 // Used returns how many bytes are taken.
 func (b *Budget) Used() int64 { return b.used.Load() }

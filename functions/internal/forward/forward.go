@@ -77,8 +77,8 @@ func New(c Config) (*Forward, error) {
 	f := &Forward{cfg: c, metrics: m, opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 	f.group = batch.New(batch.Limits{
 		Count: c.MaxEvents, Bytes: c.MaxBytes, Linger: c.Linger, Flushes: c.Flushes,
-		// The budget for bytes in hand refuses before the group's own limit would make callers wait.
-		Waiting: 1 << 40,
+		// What the budget lets in never has to wait for room in the group.
+		Waiting: int(c.InHand.Size()),
 	}, f.flush)
 	return f, nil
 }
