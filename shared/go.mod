@@ -7,6 +7,7 @@ require (
 	github.com/google/go-cmp v0.7.0
 	github.com/google/uuid v1.6.0
 	github.com/klauspost/compress v1.20.3
+	github.com/sethvargo/go-envconfig v1.4.3
 	go.opentelemetry.io/otel/metric v1.47.0
 )
 
