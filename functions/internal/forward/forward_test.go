@@ -29,7 +29,7 @@ import (
 // receiver is a sink that does what answer says, and keeps what it accepted.
 type receiver struct {
 	mu       sync.Mutex
-	answer   func(call int, events []event.Raw) *outcome.Error
+	answer   func(ctx context.Context, call int, events []event.Raw) *outcome.Error
 	calls    int
 	accepted map[string]int // by id
 }
@@ -41,7 +41,7 @@ func (r *receiver) SendEvents(ctx context.Context, events []event.Raw) error {
 	r.mu.Unlock()
 	var e *outcome.Error
 	if r.answer != nil { // without the lock: it may take its time, and synctest's clock does not pass for who waits for a lock
-		e = r.answer(call, events)
+		e = r.answer(ctx, call, events)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,7 +193,7 @@ func TestAPushAboveTheLimitsIsCut(t *testing.T) {
 func TestPoison(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		poison := id(3, 7)
-		r := &receiver{answer: func(_ int, events []event.Raw) *outcome.Error {
+		r := &receiver{answer: func(_ context.Context, _ int, events []event.Raw) *outcome.Error {
 			if has(poison)(events) {
 				return &outcome.Error{Class: outcome.Split, Status: 422, Reason: "422: bad pid"}
 			}
@@ -232,7 +232,7 @@ func TestPoison(t *testing.T) {
 // TestWholePushRefused: the dead letter is the message as it came.
 func TestWholePushRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &receiver{answer: func(int, []event.Raw) *outcome.Error {
+		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error {
 			return &outcome.Error{Class: outcome.Permanent, Status: 410, Reason: "gone"}
 		}}
 		g := &graveyard{}
@@ -252,7 +252,7 @@ func TestWholePushRefused(t *testing.T) {
 // TestPartial: events with the same reason share a letter.
 func TestPartial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &receiver{answer: func(int, []event.Raw) *outcome.Error {
+		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error {
 			return &outcome.Error{Class: outcome.Partial, Status: 207, Rejected: []outcome.Rejection{
 				{ID: id(1, 0), Reason: "too old"}, {ID: id(1, 3), Reason: "too odd"}, {ID: id(1, 4), Reason: "too old"},
 			}}
@@ -325,7 +325,7 @@ func TestUnopenable(t *testing.T) {
 // TestBadLines: the lines that are no events are dead once, also when the push has to come again.
 func TestBadLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &receiver{answer: func(call int, _ []event.Raw) *outcome.Error {
+		r := &receiver{answer: func(_ context.Context, call int, _ []event.Raw) *outcome.Error {
 			if call == 1 {
 				return &outcome.Error{Class: outcome.Retry, Status: 503}
 			}
@@ -354,7 +354,7 @@ func TestBadLines(t *testing.T) {
 func TestRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &receiver{}
-		r.answer = func(call int, events []event.Raw) *outcome.Error {
+		r.answer = func(_ context.Context, call int, events []event.Raw) *outcome.Error {
 			switch {
 			case call == 1:
 				return &outcome.Error{Class: outcome.Split, Status: 422, Reason: "bad"}
@@ -397,7 +397,7 @@ func TestRedelivery(t *testing.T) {
 func TestCallerGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &receiver{}
-		slow := func(int, []event.Raw) *outcome.Error { time.Sleep(10 * time.Second); return nil }
+		slow := func(context.Context, int, []event.Raw) *outcome.Error { time.Sleep(10 * time.Second); return nil }
 		r.answer = slow
 		f := newForward(t, r, &graveyard{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -419,7 +419,7 @@ func TestCallerGone(t *testing.T) {
 func TestHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var next *outcome.Error
-		r := &receiver{answer: func(int, []event.Raw) *outcome.Error { return next }}
+		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error { return next }}
 		f := newForward(t, r, &graveyard{})
 		push := 0
 		handle := func() *outcome.Error {
@@ -514,7 +514,7 @@ func TestClose(t *testing.T) {
 func TestPanicOfTheSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &receiver{}
-		r.answer = func(call int, _ []event.Raw) *outcome.Error {
+		r.answer = func(_ context.Context, call int, _ []event.Raw) *outcome.Error {
 			if call == 1 {
 				panic("oh")
 			}
@@ -553,7 +553,7 @@ func invariant(t *testing.T, random *rand.Rand) {
 		defer mu.Unlock()
 		return random.IntN(n)
 	}
-	r := &receiver{answer: func(_ int, events []event.Raw) *outcome.Error {
+	r := &receiver{answer: func(ctx context.Context, _ int, events []event.Raw) *outcome.Error {
 		switch roll(12) {
 		case 0:
 			return &outcome.Error{Class: outcome.Retry, Status: 500 + roll(5)}
@@ -566,7 +566,11 @@ func invariant(t *testing.T, random *rand.Rand) {
 				return &outcome.Error{Class: outcome.Split, Status: 413, Reason: "too large"}
 			}
 		case 4:
-			time.Sleep(time.Duration(roll(40)) * time.Second)
+			select {
+			case <-time.After(time.Duration(roll(40)) * time.Second):
+			case <-ctx.Done():
+				return &outcome.Error{Class: outcome.Retry, Reason: "no answer", Err: ctx.Err()}
+			}
 		}
 		var bad []outcome.Rejection
 		for _, e := range events {

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -46,6 +47,7 @@ type Handler struct {
 	cfg      Config
 	requests metric.Int64Counter
 	duration metric.Float64Histogram
+	refusals throttle
 }
 
 // New returns a handler. It fails only when the meter does.
@@ -57,7 +59,7 @@ func New(c Config) (*Handler, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", c.Name, err)
 	}
-	return &Handler{c, requests, duration}, nil
+	return &Handler{cfg: c, requests: requests, duration: duration}, nil
 }
 
 // ServeHTTP implements [http.Handler].
@@ -124,8 +126,10 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, r *http.Req
 	defer span.End()
 	if err := h.cfg.Handle(ctx, p); err != nil {
 		a = verdict(outcome.From(err))
-		h.cfg.Log.WarnContext(ctx, "a push must come again", "integration", h.cfg.Name, "status", a.status, "message_id", p.ID,
-			"delivery_attempt", p.DeliveryAttempt, "error", err.Error())
+		if silent, ok := h.refusals.may(time.Now()); ok {
+			h.cfg.Log.WarnContext(ctx, "a push must come again", "integration", h.cfg.Name, "status", a.status, "message_id", p.ID,
+				"delivery_attempt", p.DeliveryAttempt, "error", err.Error(), "not_logged_before", silent)
+		}
 		return a
 	}
 	return answer{status: http.StatusNoContent}
@@ -139,3 +143,21 @@ func verdict(e *outcome.Error) answer {
 	return answer{http.StatusServiceUnavailable, e.After, "not delivered, try again"}
 }
 
+// throttle lets one log line a second pass: while a receiver is down, each push would write the same.
+type throttle struct {
+	mu     sync.Mutex
+	next   time.Time
+	silent int
+}
+
+// may reports whether to log now, and how many lines were not since the last one.
+func (t *throttle) may(now time.Time) (silent int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Before(t.next) {
+		t.silent++
+		return 0, false
+	}
+	silent, t.silent, t.next = t.silent, 0, now.Add(time.Second)
+	return silent, true
+}
