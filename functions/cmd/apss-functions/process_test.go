@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,9 +26,26 @@ import (
 // TestMain makes the test binary the program itself when it is started as a child.
 func TestMain(m *testing.M) {
 	if os.Getenv("APSS_TEST_PROGRAM") != "" {
-		os.Exit(run())
+		os.Exit(profiled(os.Getenv("APSS_TEST_PROFILE"), run))
 	}
 	os.Exit(m.Run())
+}
+
+// profiled calls f, with a CPU profile in file when one is named.
+func profiled(file string, f func() int) int {
+	if file == "" {
+		return f()
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		panic(err)
+	}
+	defer out.Close()
+	if err := pprof.StartCPUProfile(out); err != nil {
+		panic(err)
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 // process is the program in a process of its own.

@@ -205,14 +205,13 @@ func (c *Client) once(ctx context.Context, build func() (*http.Request, error), 
 // idempotencyKey depends on the ids in their order: 32 hex digits. An event without an id stands for itself.
 func idempotencyKey(events []event.Raw) string {
 	h := sha256.New()
+	var room [64]byte
 	for _, e := range events {
 		id, err := e.ID()
 		if err != nil {
 			h.Write(e)
-		} else {
-			h.Write([]byte(id))
 		}
-		h.Write([]byte{0})
+		h.Write(append(append(room[:0], id...), 0))
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
