@@ -188,7 +188,7 @@ func (f *File) appendJSON(b []byte) []byte {
 	b = append(b, `,"operation":`...)
 	b = appendString(b, f.Operation)
 	b = append(b, ',')
-	b = f.FileState.appendMembers(b)
+	b = f.appendMembers(b)
 	if f.Previous != nil {
 		b = append(b, `,"previous":{`...)
 		b = f.Previous.appendMembers(b)

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 )
 
 // Event is one thing that happened where an agent looks. Exactly one of Process, File and Network is what a process_,
@@ -191,9 +190,4 @@ type AlertMetadata struct {
 	References         []string `json:"references,omitempty"`
 
 	Extra jsontext.Value `json:",embed"`
-}
-
-// NewID returns a new UUIDv7: ids made later sort later. It panics only if the system has no randomness.
-func NewID() string {
-	return uuid.Must(uuid.NewV7()).String()
 }

@@ -1,0 +1,76 @@
+# APSS. `make help` lists what there is.
+
+SHELL := /bin/sh
+MODULES := shared edge functions infra/local infra/tools
+PACKAGES := $(MODULES:%=./%/...)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BENCHTIME ?= 1s
+COUNT ?= 5
+
+# Programs are static and the same on every machine.
+GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Tools are built once, at the versions that infra/tools pins.
+TOOL = $$(GOWORK=off go -C infra/tools tool -n $(1))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## run the whole system on this machine, watching it for real; Ctrl-C ends it
+	@exec bin/apss-local
+
+.PHONY: demo-once
+demo-once: build ## run a scripted scenario through the whole system; exits 0 when nothing was lost
+	@bin/apss-local scenario
+
+.PHONY: test
+test: ## run all tests
+	go test $(PACKAGES)
+
+.PHONY: check
+check: format vet lint race tidy alone ## everything that must hold before a change lands
+
+.PHONY: build
+build: ## build the programs into bin/
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ ./edge/cmd/... ./functions/cmd/... ./infra/local/cmd/...
+
+.PHONY: bench
+bench: build ## measure; prints one line per figure: BENCH <name> <value> <unit>
+	@mkdir -p bin
+	@cd infra/tools && GOWORK=off go build -o ../../bin/benchlines ./benchlines
+	@{ go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m -p 1 $(PACKAGES) 2>&1; \
+	   bin/apss-local bench; } | bin/benchlines
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (default 30s) each
+	@sh infra/tools/fuzz $(or $(FUZZTIME),30s) $(MODULES)
+
+.PHONY: format
+format: ## fail when a file is not formatted
+	@out=$$(gofmt -l $(MODULES)); if [ -n "$$out" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	go vet $(PACKAGES)
+
+.PHONY: lint
+lint: ## golangci-lint, at the version that infra/tools pins
+	@lint=$(call TOOL,golangci-lint) && for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off $$lint run ./...) || exit 1; done
+
+.PHONY: race
+race: ## all tests with the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race $(PACKAGES)
+
+.PHONY: tidy
+tidy: ## fail when go.mod or go.sum is not tidy
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff) || { echo "$$m: run go mod tidy with GOWORK=off there"; exit 1; }; done
+
+.PHONY: alone
+alone: ## each module builds without the workspace
+	@for m in $(MODULES); do echo "build $$m alone"; (cd $$m && GOWORK=off go build ./...) || exit 1; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
