@@ -8,6 +8,7 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/klauspost/compress v1.20.3
 	go.opentelemetry.io/otel/metric v1.47.0
+	go.yaml.in/yaml/v4 v4.0.0
 )
 
 require (
