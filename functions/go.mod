@@ -4,10 +4,6 @@ go 1.26.0
 
 replace github.com/apss-sensor/apss/shared => ../shared
 
-// Only in the workspace: the linter's dependencies name it, and it has the package metadata in it that is a module of
-// its own today (ambiguous import).
-exclude cloud.google.com/go/compute v1.6.1
-
 require (
 	cloud.google.com/go/pubsub/v2 v2.8.1
 	github.com/GoogleCloudPlatform/functions-framework-go v1.9.2

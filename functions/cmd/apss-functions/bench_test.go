@@ -105,6 +105,7 @@ type counter struct {
 }
 
 func newCounter(b *testing.B) *counter {
+	b.Helper()
 	c := new(counter)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -131,6 +132,7 @@ func newCounter(b *testing.B) *counter {
 
 // rss is the resident memory of a process in MiB (proc_pid_status(5)); 0 where there is no /proc.
 func rss(b *testing.B, pid int) float64 {
+	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		b.Logf("no figure for memory: %v", err)

@@ -58,16 +58,16 @@ type process struct {
 }
 
 // start runs the program against a receiver and waits until it serves.
-func start(t testing.TB, receiver string, env ...string) *process {
-	t.Helper()
+func start(tb testing.TB, receiver string, env ...string) *process {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	address := l.Addr().String()
 	_ = l.Close()
 	_, port, _ := net.SplitHostPort(address)
-	p := spawn(t, append([]string{
+	p := spawn(tb, append([]string{
 		"PORT=" + port, "PUBSUB_PROJECT_ID=p", "PUBSUB_EMULATOR_HOST=127.0.0.1:1",
 		"SWEET_SECURITY_ENDPOINT=" + receiver, "SWEET_SECURITY_API_KEY=the-key",
 	}, env...))
@@ -76,18 +76,18 @@ func start(t testing.TB, receiver string, env ...string) *process {
 }
 
 // spawn runs the program with env and nothing else, and waits until it serves or ends.
-func spawn(t testing.TB, env []string) *process {
-	t.Helper()
+func spawn(tb testing.TB, env []string) *process {
+	tb.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0]), eof: make(chan struct{})}
 	p.Env = append([]string{"APSS_TEST_PROGRAM=1"}, env...)
 	stderr, err := p.StderrPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := p.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.Process.Kill() })
+	tb.Cleanup(func() { _ = p.Process.Kill() })
 	serving := make(chan struct{})
 	go func() {
 		defer close(p.eof)
@@ -106,18 +106,18 @@ func spawn(t testing.TB, env []string) *process {
 	case <-serving:
 	case <-p.eof:
 	case <-time.After(20 * time.Second):
-		t.Fatal("the program does not serve")
+		tb.Fatal("the program does not serve")
 	}
 	return p
 }
 
 // end waits for the program and returns its exit code and log.
-func (p *process) end(t testing.TB) (int, string) {
-	t.Helper()
+func (p *process) end(tb testing.TB) (int, string) {
+	tb.Helper()
 	select {
 	case <-p.eof:
 	case <-time.After(15 * time.Second):
-		t.Fatalf("the program does not end; its log:\n%s", p.logged())
+		tb.Fatalf("the program does not end; its log:\n%s", p.logged())
 	}
 	_ = p.Wait()
 	return p.ProcessState.ExitCode(), p.logged()
@@ -130,8 +130,8 @@ func (p *process) logged() string {
 }
 
 // pushBody is a push request with n events.
-func pushBody(t testing.TB, messageID string, n int, seed uint64) []byte {
-	t.Helper()
+func pushBody(tb testing.TB, messageID string, n int, seed uint64) []byte {
+	tb.Helper()
 	var b envelope.Batch
 	for _, e := range eventtest.Many(n, seed) {
 		b.Append(e)
@@ -145,7 +145,7 @@ func pushBody(t testing.TB, messageID string, n int, seed uint64) []byte {
 		},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return body
 }

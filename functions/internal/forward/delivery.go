@@ -13,7 +13,7 @@ import (
 const maxCalls = 128
 
 // fate is what became of one event.
-type fate uint8
+type fate = byte
 
 const (
 	pending  fate = iota // not accepted, not refused: to be delivered again

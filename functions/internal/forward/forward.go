@@ -12,6 +12,7 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -187,6 +188,7 @@ func (f *Forward) flush(ctx context.Context, items []*item) []error {
 	}
 	d := &delivery{events: events, send: f.call, may: func() *outcome.Error { return f.hold.active(time.Now()) }}
 	d.run(ctx, f.cfg.MaxEvents, f.cfg.MaxBytes)
+	f.metrics.events(ctx, fateAccepted, bytes.Count(d.fates, []byte{accepted}))
 	if d.unknown > 0 {
 		f.cfg.Log.WarnContext(ctx, "the receiver rejected events that were not sent to it", "integration", f.cfg.Name, "ids", d.unknown)
 	}
@@ -235,7 +237,7 @@ func (f *Forward) call(ctx context.Context, events []event.Raw) (result *outcome
 			f.cfg.Log.ErrorContext(ctx, "the integration panicked", "integration", f.cfg.Name, "panic", r, "stack", string(debug.Stack()))
 			result = &outcome.Error{Class: outcome.Retry, Reason: "the integration panicked"}
 		}
-		f.metrics.call(ctx, result, len(events), time.Since(begin))
+		f.metrics.call(ctx, result, time.Since(begin))
 		if pause := f.hold.note(time.Now(), result); pause > 0 {
 			f.metrics.holds.Add(ctx, 1, f.metrics.attributes)
 			f.cfg.Log.WarnContext(ctx, "the receiver is not called for a while", "integration", f.cfg.Name, "for", pause.String(),

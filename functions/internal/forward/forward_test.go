@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -16,8 +13,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/apss-sensor/apss/functions/internal/budget"
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
@@ -25,134 +20,6 @@ import (
 	"github.com/apss-sensor/apss/shared/event"
 	"github.com/apss-sensor/apss/shared/outcome"
 )
-
-// receiver is a sink that does what answer says, and keeps what it accepted.
-type receiver struct {
-	mu       sync.Mutex
-	answer   func(ctx context.Context, call int, events []event.Raw) *outcome.Error
-	calls    int
-	accepted map[string]int // by id
-}
-
-func (r *receiver) SendEvents(ctx context.Context, events []event.Raw) error {
-	r.mu.Lock()
-	r.calls++
-	call := r.calls
-	r.mu.Unlock()
-	var e *outcome.Error
-	if r.answer != nil { // without the lock: it may take its time, and synctest's clock does not pass for who waits for a lock
-		e = r.answer(ctx, call, events)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e == nil || e.Class == outcome.Partial {
-		for _, ev := range events {
-			id, _ := ev.ID()
-			if e == nil || !slices.ContainsFunc(e.Rejected, func(x outcome.Rejection) bool { return x.ID == id }) {
-				if r.accepted == nil {
-					r.accepted = map[string]int{}
-				}
-				r.accepted[id]++
-			}
-		}
-	}
-	if e == nil {
-		return nil
-	}
-	return e
-}
-
-// graveyard keeps dead letters, and fails while err is set.
-type graveyard struct {
-	mu      sync.Mutex
-	err     error
-	letters []deadletter.Letter
-}
-
-func (g *graveyard) Publish(_ context.Context, l deadletter.Letter) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.err != nil {
-		return g.err
-	}
-	g.letters = append(g.letters, l)
-	return nil
-}
-
-// ids are those of the events in the letters, sorted.
-func (g *graveyard) ids(t *testing.T) (ids []string) {
-	t.Helper()
-	for _, l := range g.letters {
-		events, err := l.Message.Events(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range events {
-			id, err := e.ID()
-			if err != nil {
-				t.Fatal(err)
-			}
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-func newForward(t *testing.T, r *receiver, g *graveyard) *Forward {
-	t.Helper()
-	f, err := New(Config{
-		Name: "test", Sink: r, Dead: g,
-		MaxEvents: 100, MaxBytes: 1 << 20, Linger: 50 * time.Millisecond, Flushes: 2,
-		Deliver: 30 * time.Second, Bury: 5 * time.Second, InHand: budget.New(64 << 20),
-		Log: slog.New(slog.DiscardHandler), Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-// newPush is push number i with n events, whose ids are i and their place.
-func newPush(i, n int) envelope.Push {
-	var data bytes.Buffer
-	for k := range n {
-		fmt.Fprintf(&data, "{\"id\":%q}\n", id(i, k))
-	}
-	return pushOf(fmt.Sprint("m", i), data.Bytes())
-}
-
-func pushOf(messageID string, data []byte) envelope.Push {
-	return envelope.Push{
-		Message:      envelope.Message{Data: data, Attributes: map[string]string{"ce-type": envelope.TypeEvents, "ce-id": "x", "cluster": "c1"}},
-		ID:           messageID,
-		Subscription: "projects/p/subscriptions/s",
-	}
-}
-
-func id(push, place int) string { return fmt.Sprintf("%08d-0000-7000-8000-%012d", push, place) }
-
-func ids(push, from, to int) (all []string) {
-	for k := from; k < to; k++ {
-		all = append(all, id(push, k))
-	}
-	return all
-}
-
-// has is a test for events that holds one with an id.
-func has(id string) func([]event.Raw) bool {
-	return func(events []event.Raw) bool {
-		return slices.ContainsFunc(events, func(e event.Raw) bool { return strings.Contains(string(e), id) })
-	}
-}
-
-func class(t *testing.T, err error) outcome.Class {
-	t.Helper()
-	if err == nil {
-		return outcome.OK
-	}
-	return outcome.From(err).Class
-}
 
 func TestPushesShareACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -355,12 +222,12 @@ func TestRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &receiver{}
 		r.answer = func(_ context.Context, call int, events []event.Raw) *outcome.Error {
-			switch {
-			case call == 1:
+			switch call {
+			case 1:
 				return &outcome.Error{Class: outcome.Split, Status: 422, Reason: "bad"}
-			case call == 2: // the first half
+			case 2: // the first half
 				return &outcome.Error{Class: outcome.Partial, Rejected: []outcome.Rejection{{ID: id(1, 1), Reason: "odd"}}}
-			case call == 3:
+			case 3:
 				return &outcome.Error{Class: outcome.Retry, Status: 502}
 			}
 			return nil
@@ -416,70 +283,6 @@ func TestCallerGone(t *testing.T) {
 	})
 }
 
-func TestHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var next *outcome.Error
-		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error { return next }}
-		f := newForward(t, r, &graveyard{})
-		push := 0
-		handle := func() *outcome.Error {
-			push++
-			return outcome.From(f.Handle(t.Context(), newPush(push, 1)))
-		}
-		// heldFor hands in pushes until the receiver is called again, and returns how long that took.
-		heldFor := func() time.Duration {
-			t.Helper()
-			begin, calls := time.Now(), r.calls
-			for r.calls == calls {
-				time.Sleep(100 * time.Millisecond)
-				handle()
-			}
-			return time.Since(begin).Round(time.Second)
-		}
-
-		next = &outcome.Error{Class: outcome.Retry, Status: 429, After: 20 * time.Second}
-		if e := handle(); e.Status != 429 {
-			t.Errorf("got %v, want the receiver's 429", e)
-		}
-		if e := handle(); e.Status != 429 || e.After < 19*time.Second || e.After > 20*time.Second {
-			t.Errorf("while held: got %v after %v, want 429 with what is left of 20 s", e, e.After)
-		}
-		if got := heldFor(); got != 20*time.Second {
-			t.Errorf("held for %v, want 20 s", got)
-		}
-		time.Sleep(time.Minute)
-
-		next = &outcome.Error{Class: outcome.Auth, Status: 401}
-		if e := handle(); e.Class != outcome.Auth {
-			t.Errorf("got %v, want auth", e)
-		}
-		if e := handle(); e.Class != outcome.Auth {
-			t.Errorf("while held: got %v, want auth", e)
-		}
-		var got []time.Duration
-		for range 8 {
-			got = append(got, heldFor())
-		}
-		want := []time.Duration{1, 2, 4, 8, 16, 32, 60, 60}
-		for i := range want {
-			want[i] *= time.Second
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("holds (-want +got):\n%s", diff)
-		}
-		time.Sleep(time.Minute)
-		next = nil
-		if e := handle(); e != nil {
-			t.Errorf("got %v, want nil", e)
-		}
-		next = &outcome.Error{Class: outcome.Auth, Status: 403}
-		handle()
-		if got := heldFor(); got != time.Second {
-			t.Errorf("after a success: held for %v, want 1 s", got)
-		}
-	})
-}
-
 func TestTooMuchInHand(t *testing.T) {
 	f := newForward(t, &receiver{}, &graveyard{})
 	f.cfg.InHand = budget.New(10)
@@ -528,117 +331,4 @@ func TestPanicOfTheSink(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// TestInvariant: against a receiver that does anything at any time, and dead letters that fail now and then, a push is
-// answered with nil only when each of its events was accepted or buried, and redelivery brings all of them there.
-func TestInvariant(t *testing.T) {
-	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) { invariant(t, rand.New(rand.NewPCG(seed, 1))) })
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
-}
-
-func invariant(t *testing.T, random *rand.Rand) {
-	poison := map[string]bool{}
-	const pushes, perPush = 60, 40
-	for range 25 {
-		poison[id(random.IntN(pushes), random.IntN(perPush))] = true
-	}
-	var mu sync.Mutex
-	roll := func(n int) int {
-		mu.Lock()
-		defer mu.Unlock()
-		return random.IntN(n)
-	}
-	r := &receiver{answer: func(ctx context.Context, _ int, events []event.Raw) *outcome.Error {
-		switch roll(12) {
-		case 0:
-			return &outcome.Error{Class: outcome.Retry, Status: 500 + roll(5)}
-		case 1:
-			return &outcome.Error{Class: outcome.Retry, Status: 429, After: time.Duration(roll(3000)) * time.Millisecond}
-		case 2:
-			return &outcome.Error{Class: outcome.Auth, Status: 401}
-		case 3:
-			if len(events) > 5 {
-				return &outcome.Error{Class: outcome.Split, Status: 413, Reason: "too large"}
-			}
-		case 4:
-			select {
-			case <-time.After(time.Duration(roll(40)) * time.Second):
-			case <-ctx.Done():
-				return &outcome.Error{Class: outcome.Retry, Reason: "no answer", Err: ctx.Err()}
-			}
-		}
-		var bad []outcome.Rejection
-		for _, e := range events {
-			if id, _ := e.ID(); poison[id] {
-				bad = append(bad, outcome.Rejection{ID: id, Reason: "poison"})
-			}
-		}
-		switch {
-		case len(bad) == 0:
-			return nil
-		case roll(2) == 0:
-			return &outcome.Error{Class: outcome.Partial, Status: 207, Rejected: bad}
-		default:
-			return &outcome.Error{Class: outcome.Split, Status: 422, Reason: "poison"}
-		}
-	}}
-	g := &graveyard{}
-	f := newForward(t, r, g)
-	fate := func(id string) (accepted, buried int) {
-		r.mu.Lock()
-		accepted = r.accepted[id]
-		r.mu.Unlock()
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for _, l := range g.letters {
-			buried += bytes.Count(l.Message.Data, []byte(id))
-		}
-		return accepted, buried
-	}
-	var wg sync.WaitGroup
-	for i := range pushes {
-		wg.Go(func() {
-			for attempt := 1; ; attempt++ {
-				if attempt > 500 {
-					t.Errorf("push %d does not end", i)
-					return
-				}
-				g.mu.Lock()
-				g.err = nil
-				if roll(4) == 0 {
-					g.err = errors.New("Pub/Sub is away")
-				}
-				g.mu.Unlock()
-				ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
-				err := f.Handle(ctx, newPush(i, perPush))
-				cancel()
-				if err == nil {
-					break
-				}
-				time.Sleep(time.Duration(roll(5000)) * time.Millisecond)
-			}
-			for _, id := range ids(i, 0, perPush) {
-				accepted, buried := fate(id)
-				if accepted == 0 && buried == 0 {
-					t.Errorf("event %s was acknowledged and is nowhere", id)
-				}
-				if accepted > 0 && poison[id] || buried > 0 && !poison[id] {
-					t.Errorf("event %s, poison: %t, was accepted %d times and buried %d times", id, poison[id], accepted, buried)
-				}
-				// The receiver never lost an answer here, so nothing had to be sent twice.
-				if accepted > 1 {
-					t.Errorf("event %s was sent %d times", id, accepted)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := f.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
 }

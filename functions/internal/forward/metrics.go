@@ -64,21 +64,14 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 	return out, errors.Join(errs[:]...)
 }
 
-// call counts a call with events that came to e.
-func (m *metrics) call(ctx context.Context, e *outcome.Error, events int, took time.Duration) {
+// call counts a call that came to e.
+func (m *metrics) call(ctx context.Context, e *outcome.Error, took time.Duration) {
 	class := outcome.OK
 	if e != nil && int(e.Class) < len(m.classes) {
 		class = e.Class
 	}
 	m.calls.Add(ctx, 1, m.classes[class])
 	m.duration.Record(ctx, took.Seconds(), m.attributes)
-	switch class {
-	case outcome.OK:
-		m.events(ctx, fateAccepted, events)
-	case outcome.Partial:
-		m.events(ctx, fateAccepted, max(0, events-len(e.Rejected)))
-	default:
-	}
 }
 
 func (m *metrics) events(ctx context.Context, fate string, n int) {

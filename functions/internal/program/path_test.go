@@ -110,6 +110,12 @@ func (h *house) dead(t *testing.T) (ids []string, attributes []map[string]string
 func TestPath(t *testing.T) {
 	events := eventtest.Many(20, 1)
 	bad := events[7].ID
+	status := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.WriteHeader(code) }
+	}
+	later := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.Header().Set("Retry-After", "9"); w.WriteHeader(code) }
+	}
 	// answer is what the receiver says to a batch with the bad event in it.
 	tests := []struct {
 		name       string
@@ -122,22 +128,22 @@ func TestPath(t *testing.T) {
 	}{
 		{"200", func(http.ResponseWriter) {}, false, 204, false, false, ""},
 		{"207 partial", func(w http.ResponseWriter) {
-			w.WriteHeader(207)
+			w.WriteHeader(http.StatusMultiStatus)
 			fmt.Fprintf(w, `{"rejected":[{"id":%q,"reason":"no"}]}`, bad)
 		}, false, 204, false, true, "207"},
 		{"200 errors", func(w http.ResponseWriter) { fmt.Fprintf(w, `{"errors":[{"id":%q,"message":"no"}]}`, bad) }, false, 204, false, true, "200"},
 		{"200 garbage", func(w http.ResponseWriter) { fmt.Fprint(w, `<html>`) }, true, 204, false, false, ""},
-		{"400", func(w http.ResponseWriter) { w.WriteHeader(400) }, false, 204, false, true, "400"},
-		{"413", func(w http.ResponseWriter) { w.WriteHeader(413) }, false, 204, false, true, "413"},
-		{"422", func(w http.ResponseWriter) { w.WriteHeader(422) }, false, 204, false, true, "422"},
-		{"401", func(w http.ResponseWriter) { w.WriteHeader(401) }, true, 503, false, false, ""},
-		{"403", func(w http.ResponseWriter) { w.WriteHeader(403) }, true, 503, false, false, ""},
-		{"404", func(w http.ResponseWriter) { w.WriteHeader(404) }, true, 503, false, false, ""},
-		{"302", func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(302) }, true, 503, false, false, ""},
-		{"429", func(w http.ResponseWriter) { w.WriteHeader(429) }, true, 429, true, false, ""},
-		{"429 later", func(w http.ResponseWriter) { w.Header().Set("Retry-After", "9"); w.WriteHeader(429) }, true, 429, true, false, ""},
-		{"500", func(w http.ResponseWriter) { w.WriteHeader(500) }, true, 503, false, false, ""},
-		{"503 later", func(w http.ResponseWriter) { w.Header().Set("Retry-After", "9"); w.WriteHeader(503) }, true, 503, true, false, ""},
+		{"400", status(400), false, 204, false, true, "400"},
+		{"413", status(413), false, 204, false, true, "413"},
+		{"422", status(422), false, 204, false, true, "422"},
+		{"401", status(401), true, 503, false, false, ""},
+		{"403", status(403), true, 503, false, false, ""},
+		{"404", status(404), true, 503, false, false, ""},
+		{"302", func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(http.StatusFound) }, true, 503, false, false, ""},
+		{"429", status(429), true, 429, true, false, ""},
+		{"429 later", later(429), true, 429, true, false, ""},
+		{"500", status(500), true, 503, false, false, ""},
+		{"503 later", later(503), true, 503, true, false, ""},
 		{"cut", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, true, 503, false, false, ""},
 	}
 	for _, tt := range tests {
@@ -187,7 +193,7 @@ func TestHangingReceiver(t *testing.T) {
 
 // TestNoPlaceForDeadLetters: nothing is acknowledged that is not safe.
 func TestNoPlaceForDeadLetters(t *testing.T) {
-	h := newHouse(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(422) }, "DEAD_LETTERS_TOPIC=missing", "DEAD_LETTERS_TIMEOUT=1s")
+	h := newHouse(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }, "DEAD_LETTERS_TOPIC=missing", "DEAD_LETTERS_TIMEOUT=1s")
 	begin := time.Now()
 	if w := h.push(t, "1", seal(eventtest.Exec())); w.Code != 503 {
 		t.Errorf("got %d, want 503", w.Code)

@@ -37,7 +37,7 @@ func (b bench) statuses(t *testing.T) {
 			for name, values := range r.Header {
 				fmt.Fprintf(w, "%s: %s\n", name, values)
 			}
-			fmt.Fprintf(w, "%s\x1b[31m\r\n%s", r.URL, Secret)
+			_, _ = io.WriteString(w, r.URL.String()+"\x1b[31m\r\n"+Secret)
 		})
 		e := b.against(t.Context(), t, echo)
 		got := outcome.OK
@@ -92,7 +92,7 @@ func (b bench) retryAfter(t *testing.T) {
 // connections: a receiver that is not there, or that goes away in the middle. Whether it took the events is unknown.
 func (b bench) connections(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,6 +118,7 @@ func (b bench) connections(t *testing.T) {
 
 // hijack reads the request whole, writes reply and closes the connection.
 func hijack(t *testing.T, reply string) http.Handler {
+	t.Helper()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		conn, _, err := w.(http.Hijacker).Hijack()
@@ -256,7 +257,7 @@ func (s Subject) payload(t *testing.T) {
 		"\r\nX-Injected: 1\r\n\r\n", strings.Repeat("A", 1<<20), "\xff\xfe invalid", "😀", "';--", "%00%0a",
 	}
 	tests := map[string][]event.Raw{"one": Events(1), "ten thousand": Events(10_000)}
-	var strange []event.Raw
+	strange := make([]event.Raw, 0, len(hostile))
 	for _, h := range hostile {
 		e := event.Event{ID: event.NewID(), AgentID: h, Type: event.IntegrationTest, Timestamp: time.Unix(0, 0),
 			Process: &event.Process{Cmdline: h, Args: []string{h}}, Metadata: map[string]any{h: h}}

@@ -19,7 +19,7 @@ import (
 )
 
 // Secret is what the integration under test is given as its credential. It looks like nothing else.
-const Secret = "s3cr3t-Zm9vYmFy-do-not-print"
+const Secret = "s3cr3t-Zm9vYmFy-do-not-print" //nolint:gosec // it is the one that may be seen
 
 // Subject is an integration under test.
 type Subject struct {

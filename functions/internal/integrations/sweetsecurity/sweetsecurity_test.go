@@ -29,7 +29,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func newClient(t testing.TB, url string, key secret.Source, log *slog.Logger) *Client {
+func newClient(t *testing.T, url string, key secret.Source, log *slog.Logger) *Client {
 	t.Helper()
 	c, err := New(Config{Endpoint: url, APIKey: key, Timeout: 5 * time.Second, MaxConns: 20, Log: log, Meter: metricnoop.Meter{}})
 	if err != nil {
@@ -38,7 +38,7 @@ func newClient(t testing.TB, url string, key secret.Source, log *slog.Logger) *C
 	return c
 }
 
-func plain(t testing.TB, key string) secret.Source {
+func plain(t *testing.T, key string) secret.Source {
 	t.Helper()
 	s, err := secret.Parse(key)
 	if err != nil {
@@ -58,6 +58,7 @@ func TestConformance(t *testing.T) {
 	}
 	integrationtest.Run(t, integrationtest.Subject{
 		New: func(t *testing.T, url string, log *slog.Logger) integration.Integration {
+			t.Helper()
 			return newClient(t, url, plain(t, integrationtest.Secret), log)
 		},
 		IDs: func(body []byte) (ids []string, err error) {
