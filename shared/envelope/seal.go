@@ -144,8 +144,8 @@ type packer struct {
 var packers = sync.Pool{New: func() any {
 	encoder, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithWindowSize(512<<10), // holds a full batch
+		zstd.WithEncoderLevel(zstd.SpeedDefault), // see BenchmarkAlternatives
+		zstd.WithWindowSize(512<<10),             // holds a full batch
 	)
 	if err != nil {
 		panic("envelope: the options of zstd contradict each other: " + err.Error())

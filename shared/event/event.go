@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 )
 
 // Event is one thing that happened where an agent looks. Exactly one of Process, File and Network is what a process_,
@@ -33,6 +32,7 @@ type Event struct {
 	// Rules are the ids of the rules that matched.
 	Rules []string `json:"rules,omitempty"`
 	// Metadata holds what has no field: strings, booleans, numbers, lists of strings, or anything encoding/json takes.
+	// In a decoded event numbers are float64 and lists []any.
 	Metadata map[string]any `json:"metadata,omitempty"`
 
 	// Extra holds the members that this version does not know, as one JSON object; nil when there are none.
@@ -190,9 +190,4 @@ type AlertMetadata struct {
 	References         []string `json:"references,omitempty"`
 
 	Extra jsontext.Value `json:",embed"`
-}
-
-// NewID returns a new UUIDv7: ids made later sort later. It panics only if the system has no randomness.
-func NewID() string {
-	return uuid.Must(uuid.NewV7()).String()
 }

@@ -59,9 +59,12 @@ type Error struct {
 	Err      error // the cause, may be nil
 }
 
-// Error implements error.
+// Error implements error: "retry: HTTP 503 from host: cause".
 func (e *Error) Error() string {
-	s := e.Class.String() + ": " + e.Reason
+	s := e.Class.String()
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -71,7 +74,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// From returns the outcome that err carries: nil for nil, a Retry for an error that carries none.
+// From returns the outcome that err carries: nil for nil, a Retry for an error that carries none. Of several errors
+// joined, the first outcome found by errors.As counts.
 func From(err error) *Error {
 	if err == nil {
 		return nil
