@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -246,6 +247,34 @@ func TestForeignAlerts(t *testing.T) {
 	attributes["content-encoding"] = "br"
 	if _, err := (envelope.Message{Data: []byte(`{}`), Attributes: attributes}).Alert(); !errors.Is(err, envelope.ErrEncoding) {
 		t.Errorf("unknown encoding: got %v, want %v", err, envelope.ErrEncoding)
+	}
+}
+
+// checkOpened checks what holds for every message, whatever its bytes are.
+func checkOpened(t *testing.T, events []event.Raw, err error) {
+	t.Helper()
+	var lines *envelope.LineError
+	switch {
+	case err == nil && len(events) == 0:
+		t.Error("got neither an event nor an error")
+	case errors.As(err, &lines):
+		if len(events) == 0 || len(lines.Lines) == 0 || len(events)+len(lines.Lines) != lines.Total {
+			t.Errorf("got %d events and %d bad lines of %d in all", len(events), len(lines.Lines), lines.Total)
+		}
+	case err != nil:
+		if len(events) != 0 || !errors.Is(err, envelope.ErrCorrupt) && !errors.Is(err, envelope.ErrTooLarge) {
+			t.Errorf("got %d events and error %v", len(events), err)
+		}
+	}
+	size := 0
+	for _, raw := range events {
+		if !jsontext.Value(raw).IsValid() || jsontext.Value(raw).Kind() != '{' || bytes.IndexByte(raw, '\n') >= 0 {
+			t.Errorf("%q is no event", raw)
+		}
+		size += len(raw)
+	}
+	if size > envelope.MaxUnpacked || len(events) > envelope.MaxEvents {
+		t.Errorf("got %d events of %d bytes", len(events), size)
 	}
 }
 

@@ -10,13 +10,11 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/identity"
-	"github.com/apss-sensor/apss/edge/internal/publish"
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/telemetry"
 )
@@ -29,6 +27,9 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
+
+// errSettings is in the chain of every error that the settings are to blame for.
+var errSettings = errors.New("wrong settings, nothing was started (-help lists them)")
 
 func main() { os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
 
@@ -43,11 +44,13 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 	case len(args) == 0:
 		s, err := load(environ)
 		if err != nil {
-			return fail(exitUsage, fmt.Errorf("wrong settings, nothing was started (-help lists them):\n%w", err))
+			return fail(exitUsage, fmt.Errorf("%w:\n%w", errSettings, err))
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		if err := run(ctx, s, stdout, stderr); err != nil {
+		if err := run(ctx, s, stdout, stderr); errors.Is(err, errSettings) {
+			return fail(exitUsage, err)
+		} else if err != nil {
 			return fail(exitFailed, err)
 		}
 		return exitOK
@@ -120,26 +123,4 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	err = a.Run(ctx)
 	stop()
 	return errors.Join(err, <-served)
-}
-
-func newPublisher(ctx context.Context, s *settings, stdout io.Writer) (agent.Publisher, error) {
-	if s.Publisher == "stdout" {
-		signal.Ignore(syscall.SIGPIPE) // a reader that goes away ends the agent in order
-		return publish.NewStdout(stdout), nil
-	}
-	return publish.NewPubSub(context.WithoutCancel(ctx), publish.PubSubConfig{
-		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic, InFlight: s.InFlight,
-	})
-}
-
-// limitMemory sets the collector's limits unless the environment did. A node pays for every agent's memory: the heap of
-// an idle agent is a few MiB, so collecting twice as often costs little and keeps it small. The limit is soft: what
-// full buffers take, and room to work.
-func limitMemory(s *settings) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(2*int64(s.BufferBytes) + 64<<20)
-	}
 }

@@ -1,49 +1,32 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
-	"github.com/apss-sensor/apss/edge/internal/buffer"
-	"github.com/apss-sensor/apss/edge/internal/identity"
+	"github.com/apss-sensor/apss/edge/internal/source/file"
 	"github.com/apss-sensor/apss/edge/internal/source/process"
-	"github.com/apss-sensor/apss/edge/internal/spool"
-	"github.com/apss-sensor/apss/shared/event"
 )
 
 // newSensors makes the sensors that s asks for.
 func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
-	processes, err := process.New(process.Config{Interval: s.ProcInterval, Proc: s.Proc, Logger: log.With("sensor", "process")})
-	if err != nil {
-		return nil, err
+	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
+		log.Warn("making STATE_DIR: changes made while no agent runs will not be seen", "error", err)
+	}
+	files, errFiles := file.New(file.Config{
+		Paths: s.WatchPaths, Exclude: []string{s.SpoolDir, s.StateDir}, StateFile: filepath.Join(s.StateDir, "files"),
+		Root: s.Root, Logger: log.With("sensor", "file"),
+	})
+	processes, errProcesses := process.New(process.Config{Interval: s.ProcInterval, Proc: s.Proc, Logger: log.With("sensor", "process")})
+	if err := errors.Join(errFiles, errProcesses); err != nil {
+		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
 	}
 	return []agent.Source{
+		{Name: files.Name(), Run: files.Run, Stats: func() any { return files.Stats() }},
 		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
 	}, nil
-}
-
-// refusedBytes bounds what is kept, in each lane, of messages that will never be accepted.
-const refusedBytes = 16 << 20
-
-// agent returns the agent's part of s.
-func (s *settings) agent(id identity.Identity) agent.Config {
-	lane := func(name string, count int, maxBytes int64, seal agent.Seal, sync bool) agent.LaneConfig {
-		dir := filepath.Join(s.SpoolDir, name)
-		return agent.LaneConfig{
-			Buffer:   buffer.Limits{Count: count, Bytes: s.BufferBytes},
-			Seal:     seal,
-			Spool:    spool.Config{Dir: dir, MaxBytes: maxBytes, SegmentBytes: s.SpoolSegment, Sync: sync, Fresh: 2 * s.InFlight},
-			Refused:  spool.Config{Dir: filepath.Join(dir, "refused"), MaxBytes: refusedBytes, SegmentBytes: refusedBytes / 8},
-			InFlight: s.InFlight,
-		}
-	}
-	return agent.Config{
-		Identity:  id,
-		Severity:  func(e *event.Event) event.Severity { return e.Severity },
-		Events:    lane("events", s.BufferEvents, s.SpoolMax, agent.Seal{Count: s.SealCount, Bytes: s.SealBytes, After: s.SealAfter}, false),
-		Alerts:    lane("alerts", s.BufferAlerts, s.SpoolAlertsMax, agent.Seal{Count: 1, Bytes: s.SealBytes}, true),
-		Heartbeat: s.Heartbeat,
-		Drain:     s.Drain,
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/apss-sensor/apss/edge/internal/spool"
@@ -150,9 +149,3 @@ func (s *settings) Validate() error {
 
 // off is the HTTP_ADDR of an agent that serves nothing: an empty setting is one that is not set.
 const off = "off"
-
-// inside reports whether path is folder or below it.
-func inside(path, folder string) bool {
-	rel, err := filepath.Rel(folder, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
-}

@@ -133,8 +133,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	var drains sync.WaitGroup
 	for _, l := range []*lane{a.events, a.alerts} {
 		drains.Go(func() {
-			if err := l.drain(end); err != nil {
-				st := l.spool.Stats()
+			if l.drain(end) == nil {
+				return
+			}
+			if st := l.spool.Stats(); st.Records > 0 {
 				l.log.Warn("ending before all was confirmed; the rest is sent by the next run", "messages", st.Records, "events", st.Events)
 			}
 		})
