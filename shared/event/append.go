@@ -1,15 +1,14 @@
 package event
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strconv"
-	"time"
-	"unicode/utf8"
 )
 
 // AppendJSON appends e to b as one line of JSON without a newline and returns the extended slice. It allocates only
-// to grow b, or for Metadata values that are no string, bool, number or list of strings.
+// to grow b, or for Metadata values of types that [Decode] never makes.
 func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = appendString(b, e.ID)
@@ -211,7 +210,7 @@ func (f *File) appendJSON(b []byte) []byte {
 			b = append(b, `,"exe":`...)
 			b = appendString(b, w.Exe)
 			b = append(b, `,"confidence":`...)
-			b = strconv.AppendFloat(b, w.Confidence, 'g', -1, 64)
+			b = appendFloat(b, w.Confidence)
 			b = append(b, '}')
 		}
 		b = append(b, ']')
@@ -260,9 +259,12 @@ func (n *Network) appendJSON(b []byte) []byte {
 
 // appendEnd closes an object, after the members of extra, itself an object or empty.
 func appendEnd(b, extra []byte) []byte {
+	extra = bytes.TrimSpace(extra)
 	if len(extra) > len("{}") {
-		b = append(b, ',')
-		b = append(b, extra[1:len(extra)-1]...)
+		if members := bytes.TrimSpace(extra[1 : len(extra)-1]); len(members) > 0 {
+			b = append(b, ',')
+			b = appendInline(b, members)
+		}
 	}
 	return append(b, '}')
 }
@@ -313,8 +315,19 @@ func appendValue(b []byte, v any) []byte {
 		return strconv.AppendInt(b, v, 10)
 	case uint64:
 		return strconv.AppendUint(b, v, 10)
+	case float64: // this and []any are what Decode makes of numbers and lists
+		return appendFloat(b, v)
 	case []string:
 		return appendStrings(b, v)
+	case []any:
+		b = append(b, '[')
+		for i, v := range v {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendValue(b, v)
+		}
+		return append(b, ']')
 	case map[string]any:
 		if len(v) == 0 {
 			return append(b, "{}"...)
@@ -322,96 +335,8 @@ func appendValue(b []byte, v any) []byte {
 		return appendMap(b, v)
 	}
 	j, err := json.Marshal(v)
-	if err != nil { // a channel, a NaN: say so where a reader will see it
+	if err != nil { // a channel: say so where a reader will see it
 		return appendString(b, "!"+err.Error())
 	}
-	return append(b, j...)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// plain marks the bytes that stand for themselves inside a JSON string.
-var plain = func() (t [256]bool) {
-	for c := ' '; c < utf8.RuneSelf; c++ {
-		t[c] = c != '"' && c != '\\' && c != 0x7f
-	}
-	return t
-}()
-
-// appendString quotes s. Control characters, DEL included, are escaped: a terminal may read the line.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if plain[c] {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r != utf8.RuneError || size > 1 {
-				i += size
-				continue
-			}
-			b = append(b, s[start:i]...)
-			b = append(b, "\uFFFD"...)
-			i++
-			start = i
-			continue
-		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
-		}
-		i++
-		start = i
-	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
-}
-
-// appendTime writes t as RFC 3339 in UTC with all nine digits of the fraction, so that times sort as text.
-func appendTime(b []byte, t time.Time) []byte {
-	t = t.UTC()
-	year, month, day := t.Date()
-	if year < 0 || year > 9999 { // RFC 3339 has no such year
-		t = time.Time{}
-		year, month, day = t.Date()
-	}
-	hour, minute, second := t.Clock()
-	b = append(b, '"')
-	b = appendPadded(b, year, 4)
-	b = append(b, '-')
-	b = appendPadded(b, int(month), 2)
-	b = append(b, '-')
-	b = appendPadded(b, day, 2)
-	b = append(b, 'T')
-	b = appendPadded(b, hour, 2)
-	b = append(b, ':')
-	b = appendPadded(b, minute, 2)
-	b = append(b, ':')
-	b = appendPadded(b, second, 2)
-	b = append(b, '.')
-	b = appendPadded(b, t.Nanosecond(), 9)
-	return append(b, 'Z', '"')
-}
-
-func appendPadded(b []byte, n, width int) []byte {
-	end := len(b) + width
-	b = append(b, "000000000"[:width]...)
-	for i := end - 1; n > 0; i-- {
-		b[i] = byte('0' + n%10)
-		n /= 10
-	}
-	return b
+	return appendInline(b, j)
 }

@@ -1,10 +1,15 @@
 package event
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
+
+// errNoObject is for JSON's null above all, which Go's decoders take for a struct that they leave alone.
+var errNoObject = errors.New("it is not a JSON object")
 
 // Decode reads one event. Members it does not know are kept in Extra; duplicate members, invalid UTF-8 and values of
 // the wrong kind are refused. It does not [Event.Validate].
@@ -27,12 +32,18 @@ func DecodeAlert(data []byte) (*Alert, error) {
 
 // UnmarshalJSON implements [encoding/json.Unmarshaler].
 func (e *Event) UnmarshalJSON(data []byte) error {
+	if jsontext.Value(data).Kind() != '{' {
+		return errNoObject
+	}
 	type members Event // without this method
 	return json.Unmarshal(data, (*members)(e))
 }
 
 // UnmarshalJSON implements [encoding/json.Unmarshaler].
 func (a *Alert) UnmarshalJSON(data []byte) error {
+	if jsontext.Value(data).Kind() != '{' {
+		return errNoObject
+	}
 	type members Alert // without this method
 	return json.Unmarshal(data, (*members)(a))
 }

@@ -32,6 +32,7 @@ type Event struct {
 	// Rules are the ids of the rules that matched.
 	Rules []string `json:"rules,omitempty"`
 	// Metadata holds what has no field: strings, booleans, numbers, lists of strings, or anything encoding/json takes.
+	// In a decoded event numbers are float64 and lists []any.
 	Metadata map[string]any `json:"metadata,omitempty"`
 
 	// Extra holds the members that this version does not know, as one JSON object; nil when there are none.

@@ -19,11 +19,27 @@ const (
 
 // ID returns the event's id. Of events written by [Event.AppendJSON] it reads the first 44 bytes only.
 func (r Raw) ID() (string, error) {
-	if end := len(idPrefix) + idLength; len(r) > end && bytes.HasPrefix(r, []byte(idPrefix)) && r[end] == '"' {
-		if id := r[len(idPrefix):end]; !bytes.ContainsAny(id, "\\\"") {
-			return string(id), nil
+	if id, ok := r.leadingID(); ok {
+		return id, nil
+	}
+	return r.searchID()
+}
+
+func (r Raw) leadingID() (string, bool) {
+	const end = len(idPrefix) + idLength
+	if len(r) <= end || string(r[:len(idPrefix)]) != idPrefix || r[end] != '"' {
+		return "", false
+	}
+	id := r[len(idPrefix):end]
+	for _, c := range id {
+		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return "", false // an escape, for instance: let the parser see it
 		}
 	}
+	return string(id), true
+}
+
+func (r Raw) searchID() (string, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(r))
 	if tok, err := d.ReadToken(); err != nil || tok.Kind() != '{' {
 		return "", errors.New("reading an event's id: the event is not a JSON object")

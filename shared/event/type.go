@@ -75,7 +75,7 @@ func (s Severity) MarshalText() ([]byte, error) {
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; case does not matter.
 func (s *Severity) UnmarshalText(text []byte) error {
-	i := slices.Index(severityNames[:], strings.ToUpper(string(text)))
+	i := slices.IndexFunc(severityNames[:], func(name string) bool { return strings.EqualFold(name, string(text)) })
 	if i < 0 {
 		return fmt.Errorf("severity %q is none of CRITICAL, HIGH, MEDIUM, LOW, INFO", text)
 	}

@@ -21,6 +21,7 @@ func Many(n int, seed uint64) []*event.Event {
 	binary.LittleEndian.PutUint64(key[:], seed)
 	src := rand.NewChaCha8(key)
 	s := &node{Rand: rand.New(src), bytes: src, now: Time(), pid: 20_000}
+	s.tail = 2<<62 | s.Uint64()>>2
 	s.place()
 	events := make([]*event.Event, n)
 	for i := range events {
@@ -38,6 +39,8 @@ type node struct {
 	pods  []*pod
 
 	current *pod // whose burst it is
+
+	lastID, tail uint64 // see id
 }
 
 // pod is one placed replica.
@@ -224,15 +227,14 @@ func (s *node) fill(template string) string {
 	}
 }
 
-// id is a UUIDv7 of now (RFC 9562 section 5.7).
+// id draws as event.NewID does: the tail is the agent's for as long as it runs, a counter tells apart what falls into one
+// millisecond.
 func (s *node) id() string {
+	at := max(s.lastID+1, uint64(s.now.UnixMilli())<<12)
+	s.lastID = at
 	var u uuid.UUID
-	s.bytes.Read(u[:])
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(s.now.UnixMilli()))
-	copy(u[:6], ms[2:])
-	u[6] = u[6]&0x0f | 0x70
-	u[8] = u[8]&0x3f | 0x80
+	binary.BigEndian.PutUint64(u[:], at>>12<<16|0x7000|at&0xfff)
+	binary.BigEndian.PutUint64(u[8:], s.tail)
 	return u.String()
 }
 

@@ -1,0 +1,122 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config says what to watch and how. Zero values take the defaults named with each field.
+type Config struct {
+	// Paths are the files and folders to watch, most important first: absolute, as seen under Root, folders with all
+	// that is below them. They need not exist yet. A component may be a pattern of [filepath.Match].
+	Paths []string
+	// Exclude are files and folders that are never looked at: the agent's own. StateFile is always one of them.
+	Exclude []string
+	// StateFile keeps the baseline between runs; none when empty. It is not below Root.
+	StateFile string
+	// Root is where the watched file system is mounted, "/" by default. Events have paths without it.
+	Root string
+	// Settle is how long a path that is written again and again must be quiet before it is looked at; 30 ms by
+	// default. One that has been at rest is looked at after a third of it, one that never rests after five times it.
+	Settle time.Duration
+	// Poll is how often what has no watch is looked at; 30 s by default.
+	Poll time.Duration
+	// Rescan is how often everything is compared with the baseline; 5 min by default.
+	Rescan time.Duration
+	Limits Limits
+	// Logger is [slog.Default] when nil.
+	Logger *slog.Logger
+}
+
+// Limits bound what the sensor takes.
+type Limits struct {
+	// Files is the most files and folders in the baseline; 100,000 by default, about 300 bytes each.
+	Files int
+	// Depth is how many folders below a watched path are entered; 64 by default.
+	Depth int
+	// Watches is the most inotify watches. By default it is the kernel's limit per user, fs.inotify.max_user_watches
+	// (inotify(7)), which is shared with every other process of that user.
+	Watches int
+	// HashSize is the largest file that is hashed; 16 MiB by default.
+	HashSize int64
+	// HashRate is how many bytes are hashed in a second; 64 MiB by default. A small file counts as 4 KiB.
+	HashRate int64
+}
+
+// withDefaults returns c with every default in its place, or everything that is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	setDefault(&c.Root, "/")
+	setDefault(&c.Settle, 30*time.Millisecond)
+	setDefault(&c.Poll, 30*time.Second)
+	setDefault(&c.Rescan, 5*time.Minute)
+	setDefault(&c.Limits.Files, 100_000)
+	setDefault(&c.Limits.Depth, 64)
+	setDefault(&c.Limits.HashSize, 16<<20)
+	setDefault(&c.Limits.HashRate, 64<<20)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+
+	if len(c.Paths) == 0 {
+		fault("no path to watch is given")
+	}
+	clean := func(what string, paths []string) []string {
+		out := make([]string, 0, len(paths))
+		for _, p := range paths {
+			switch {
+			case !filepath.IsAbs(p):
+				fault("%s %q is not absolute", what, p)
+			case strings.ContainsRune(p, 0):
+				fault("%s %q contains a NUL byte", what, p)
+			default:
+				if p = filepath.Clean(p); !slices.Contains(out, p) {
+					out = append(out, p)
+				}
+			}
+		}
+		return out
+	}
+	c.Paths = clean("watched path", c.Paths)
+	for _, p := range c.Paths {
+		if _, err := filepath.Match(p, ""); err != nil {
+			fault("watched path %q: %w", p, err)
+		}
+	}
+	c.Exclude = clean("excluded path", c.Exclude)
+	for _, p := range c.Paths {
+		for _, own := range c.Exclude {
+			if within(p, own) {
+				fault("watched path %q is in the excluded %q", p, own)
+			}
+		}
+	}
+	c.Root = strings.Join(clean("root", []string{c.Root}), "")
+	if c.StateFile != "" {
+		c.StateFile = strings.Join(clean("state file", []string{c.StateFile}), "")
+	}
+	for name, n := range map[string]int64{
+		"settle": int64(c.Settle), "poll": int64(c.Poll), "rescan": int64(c.Rescan),
+		"limit of files": int64(c.Limits.Files), "limit of depth": int64(c.Limits.Depth),
+		"limit of watches": int64(c.Limits.Watches), "limit of hashed size": c.Limits.HashSize,
+		"hash rate": c.Limits.HashRate,
+	} {
+		if n < 0 {
+			fault("the %s is negative", name)
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

@@ -1,0 +1,180 @@
+package file
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// patience is how long a test waits for what must come. It is met on failure only.
+const patience = 20 * time.Second
+
+// running is a sensor at work on the real kernel.
+type running struct {
+	*Sensor
+	events chan *event.Event
+	stop   func()
+}
+
+// start runs a sensor until its baseline stands.
+func start(t testing.TB, c Config) *running {
+	t.Helper()
+	return startSealed(t, c, func(context.Context) error { return nil })
+}
+
+func startSealed(t testing.TB, c Config, sealed func(context.Context) error) *running {
+	t.Helper()
+	ready := make(chan struct{})
+	c.Logger = slog.New(&readyHandler{Handler: slog.NewTextHandler(io.Discard, nil), ready: ready})
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{Sensor: s, events: make(chan *event.Event, 1<<17)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, func(e *event.Event) { r.events <- e }, sealed) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+		case <-time.After(patience):
+			t.Error("Run did not return after its context ended")
+		}
+	})
+	t.Cleanup(r.stop)
+	select {
+	case <-ready:
+	case <-time.After(patience):
+		t.Fatal("the baseline does not stand")
+	}
+	return r
+}
+
+type readyHandler struct {
+	slog.Handler
+	ready chan struct{}
+	once  sync.Once
+}
+
+func (h *readyHandler) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "file sensor watches" {
+		h.once.Do(func() { close(h.ready) })
+	}
+	return nil
+}
+
+// next returns the next event.
+func (r *running) next(t testing.TB) *event.Event {
+	t.Helper()
+	select {
+	case e := <-r.events:
+		return e
+	case <-time.After(patience):
+		t.Fatalf("no event came; stats %+v", r.Stats())
+		return nil
+	}
+}
+
+// want takes the next events, which must be these: "operation path", in any order.
+func (r *running) want(t testing.TB, want ...string) map[string]*event.Event {
+	t.Helper()
+	got := make(map[string]*event.Event)
+	for range want {
+		e := r.next(t)
+		got[e.File.Operation+" "+e.File.Path] = e
+	}
+	for _, w := range want {
+		if got[w] == nil {
+			t.Fatalf("got events %q, want %q", keys(got), want)
+		}
+	}
+	return got
+}
+
+// until takes events up to the one that is wanted and returns it.
+func (r *running) until(t testing.TB, want string) *event.Event {
+	t.Helper()
+	for {
+		if e := r.next(t); e.File.Operation+" "+e.File.Path == want {
+			return e
+		}
+	}
+}
+
+// eventually waits until the stats are as wanted: for what makes no event.
+func (r *running) eventually(t testing.TB, what string, ok func(Stats) bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !ok(r.Stats()); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: never true; stats %+v", what, r.Stats())
+		}
+	}
+}
+
+func (r *running) hashed(t testing.TB) {
+	t.Helper()
+	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 && s.Watches > 0 })
+}
+
+func keys(m map[string]*event.Event) (out []string) {
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+}
+
+func sum(text string) string {
+	h := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(h[:])
+}
+
+func shas(e *event.Event) string {
+	var before string
+	if e.File.Previous != nil {
+		before = e.File.Previous.SHA256
+	}
+	return fmt.Sprintf("%.6s>%.6s", before, e.File.SHA256)
+}
+
+func change6(before, after string) string {
+	short := func(s string) string {
+		if strings.HasPrefix(s, "-") {
+			return ""
+		}
+		return sum(s)
+	}
+	return fmt.Sprintf("%.6s>%.6s", short(before), short(after))
+}

@@ -1,0 +1,194 @@
+package file
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// maxHints is how many different paths may wait to be looked at. More is treated like an overflow of the kernel's queue,
+// which holds 16,384 events by default (fs.inotify.max_queued_events, inotify(7)).
+const maxHints = 1 << 16
+
+// hint gathers what the kernel told of one path since the last look.
+type hint struct {
+	path        string
+	ops, last   fsnotify.Op
+	first, seen time.Time
+}
+
+func (h *hint) written() bool { return h.ops.Has(fsnotify.Write) }
+func (h *hint) structural() bool {
+	return h.ops.Has(fsnotify.Create) || h.ops.Has(fsnotify.Remove) || h.ops.Has(fsnotify.Rename)
+}
+
+// pairing is how long the old name of a rename waits for the new one. The kernel queues both as one step, but for other
+// processes' events in between (inotify(7)).
+const pairing = 2 * time.Millisecond
+
+// due returns when h is to be looked at. What takes effect at once is told at once; what is written settles first, for
+// the whole settle time if the path was busy lately.
+func (h *hint) due(settle time.Duration, busy bool) time.Time {
+	switch {
+	case h.last.Has(fsnotify.Remove):
+		return h.seen
+	case h.ops.Has(fsnotify.Write), h.ops.Has(fsnotify.Create):
+		quiet := settle / 3
+		if busy {
+			quiet = settle
+		}
+		due, latest := h.seen.Add(quiet), h.first.Add(5*settle)
+		if due.After(latest) {
+			return latest
+		}
+		return due
+	case h.ops.Has(fsnotify.Rename):
+		return h.first.Add(pairing)
+	}
+	return h.seen
+}
+
+// hints is where the kernel's events wait. The reader of the kernel's queue only ever adds to it, so it never waits for
+// the sensor's work, and the sensor wakes once for many events.
+type hints struct {
+	settle time.Duration
+	wake   chan struct{}
+
+	mu       sync.Mutex
+	watched  map[string]*watch
+	pending  map[string]*hint
+	next     time.Time // when the sensor will look by itself; zero if not at all
+	overflow bool      // events were lost since the last take
+	lost     error     // the last other error of the watcher
+}
+
+func newHints(settle time.Duration) *hints {
+	return &hints{
+		settle:  settle,
+		wake:    make(chan struct{}, 1),
+		watched: make(map[string]*watch),
+		pending: make(map[string]*hint),
+	}
+}
+
+// pump takes events from w until it is closed.
+func (q *hints) pump(w *fsnotify.Watcher) {
+	for events, errs := w.Events, w.Errors; events != nil || errs != nil; {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			q.add(e, time.Now())
+		case err, ok := <-errs:
+			if !ok {
+				errs = nil
+				continue
+			}
+			q.fail(err)
+		}
+	}
+}
+
+func (q *hints) add(e fsnotify.Event, now time.Time) {
+	path := filepath.Clean(e.Name) // fsnotify joins "/" and "etc" to "//etc"
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := q.pending[path]
+	if h == nil {
+		if !q.wanted(path) {
+			return
+		}
+		if len(q.pending) >= maxHints {
+			q.overflow = true
+			q.rouse()
+			return
+		}
+		h = &hint{path: path, first: now}
+		q.pending[path] = h
+	}
+	h.ops |= e.Op
+	h.last, h.seen = e.Op, now
+	if due := h.due(q.settle, false); q.next.IsZero() || due.Before(q.next) {
+		q.next = due
+		q.rouse()
+	}
+}
+
+// wanted keeps out what happens to the neighbours of a watched file.
+func (q *hints) wanted(path string) bool {
+	if q.watched[path] != nil {
+		return true
+	}
+	dir, name := split(path)
+	w := q.watched[dir]
+	return w != nil && (len(w.nodes) > 0 || w.steps[name] != nil || w.steps[anyName] != nil)
+}
+
+func (q *hints) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.overflow = true // whatever it was, it may have cost events
+	if err != fsnotify.ErrEventOverflow {
+		q.lost = err
+	}
+	q.rouse()
+}
+
+func (q *hints) rouse() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the hints that are due, in the order in which they came, and when the next one is (zero: none).
+func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, next time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var renamed time.Time
+	for path, h := range q.pending {
+		at := h.due(q.settle, false)
+		if !at.After(now) && h.written() {
+			at = h.due(q.settle, busy(path))
+		}
+		switch {
+		case !at.After(now):
+			due = append(due, h)
+			delete(q.pending, path)
+			if h.ops.Has(fsnotify.Rename) && (renamed.IsZero() || h.first.Before(renamed)) {
+				renamed = h.first
+			}
+		case next.IsZero() || at.Before(next):
+			next = at
+		}
+	}
+	if !renamed.IsZero() { // the new name must be seen together with the old one
+		for path, h := range q.pending {
+			if h.ops.Has(fsnotify.Create) && !h.seen.Before(renamed) {
+				due = append(due, h)
+				delete(q.pending, path)
+			}
+		}
+	}
+	q.next = next
+	slices.SortFunc(due, func(a, b *hint) int {
+		return cmp.Or(a.first.Compare(b.first), cmp.Compare(a.path, b.path))
+	})
+	return due, next
+}
+
+// overflowed reports whether events were lost since the last call, and the error that says why if it is not the
+// kernel's queue.
+func (q *hints) overflowed() (bool, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	was, err := q.overflow, q.lost
+	q.overflow, q.lost = false, nil
+	return was, err
+}

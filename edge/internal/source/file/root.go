@@ -1,0 +1,249 @@
+package file
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// root is a watched path, or a pattern that makes such. The path need not exist, and it is followed where it is a
+// symlink.
+type root struct {
+	path    string
+	node    *node // nil of a pattern
+	pattern *root // that made it
+	trail   []trail
+	// fresh is true until the first look at a path that no baseline knows.
+	fresh bool
+	// polled is true when a folder on the way has no watch.
+	polled bool
+}
+
+// trail is one lookup on the way to a root, and the watch that tells when its answer changes.
+type trail struct {
+	step
+	watch *watch
+}
+
+// addRoot makes path a watched one.
+func (s *Sensor) addRoot(path string) *root {
+	n := s.top.addPath(path)
+	if r := n.root(); r != nil {
+		return r
+	}
+	r := &root{path: path, node: n, fresh: !s.known(path)}
+	n.asFolder().root = r
+	s.roots = append(s.roots, r)
+	return r
+}
+
+// known reports whether the loaded baseline covers path.
+func (s *Sensor) known(path string) bool {
+	return slices.ContainsFunc(s.covered, func(dir string) bool { return within(path, dir) })
+}
+
+// refresh finds out anew where r leads and looks there.
+func (s *Sensor) refresh(b *batch, r *root, c cause) {
+	var (
+		place string
+		steps []step
+		err   error
+	)
+	for range 8 { // until nothing moved between the look and the watch; what moves on and on sends hints
+		steps, place, err = resolve(s.config.Root, r.path)
+		if !s.follow(r, steps) {
+			break
+		}
+	}
+	n := r.node
+	switch {
+	case err != nil:
+		r.polled = true
+		s.skip(r.path, err)
+		return
+	case place == "":
+		n.folder.real = ""
+		s.settle(b, n, state{}, c)
+		r.fresh = false
+		return
+	case place != n.folder.real:
+		n.folder.real = place
+		c.deep = true
+	}
+	s.inspect(b, r, c)
+}
+
+// inspect looks at r where it is known to be.
+func (s *Sensor) inspect(b *batch, r *root, c cause) {
+	n := r.node
+	if n.folder.own {
+		s.counters.change(func(t *Stats) { t.Own++ })
+		return
+	}
+	if r.fresh {
+		c.origin = silent
+	}
+	place := n.place()
+	cur, err := s.observer.observe(place, n.known(), c.effort())
+	switch {
+	case err != nil:
+		s.skip(place, err)
+		return
+	case cur.kind == symlink:
+		return // it was put there just now, and its hint is on the way
+	case cur.kind != absent:
+		if seen := strip(s.config.Root, place); seen != r.path {
+			cur.link = seen
+		}
+	}
+	s.settle(b, n, cur, c)
+	r.fresh = false
+}
+
+// follow watches every lookup on the way to r and reports whether that way is another than before.
+func (s *Sensor) follow(r *root, steps []step) (moved bool) {
+	before := r.trail
+	r.trail, r.polled = nil, false
+	for _, st := range steps {
+		w, _, err := s.watches.of(st.dir)
+		if err != nil {
+			r.polled = true
+			s.unwatched(st.dir, err)
+			continue
+		}
+		s.watches.step(w, st.name, r)
+		t := trail{st, w}
+		r.trail = append(r.trail, t)
+		moved = moved || !slices.Contains(before, t)
+	}
+	for _, t := range before {
+		if !slices.Contains(r.trail, t) {
+			s.watches.unstep(t.watch, t.name, r)
+		}
+	}
+	return moved
+}
+
+// leads reports whether the last lookup of r is of name in dir.
+func (r *root) leads(dir, name string) bool {
+	return len(r.trail) > 0 && r.trail[len(r.trail)-1].step == step{dir, name}
+}
+
+// skip counts and logs what could not be looked at.
+func (s *Sensor) skip(path string, err error) {
+	if errors.Is(err, fs.ErrPermission) {
+		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
+		s.config.Logger.Debug("no permission to look at a watched file", "path", path, "error", err)
+		return
+	}
+	s.counters.change(func(t *Stats) { t.Skipped.Other++ })
+	s.config.Logger.Warn("cannot look at a watched file", "path", path, "error", err)
+}
+
+// unwatched counts a folder that has no watch, and logs the first for want of watches.
+func (s *Sensor) unwatched(path string, err error) {
+	switch {
+	case errors.Is(err, errFull):
+		s.counters.change(func(t *Stats) { t.Skipped.Watches++ })
+		if !s.saidFull {
+			s.saidFull = true
+			s.config.Logger.Warn("folders are polled for want of watches", "first", path, "every", s.config.Poll, "reason", err)
+		}
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		// it is gone again, which its parent tells
+	default:
+		s.skip(path, err)
+	}
+}
+
+// expand makes p's roots those that the pattern stands for now.
+func (s *Sensor) expand(b *batch, p *root, c cause) {
+	var (
+		steps []step
+		paths []string
+	)
+	for range 2 { // what came before the watches stood is matched again
+		steps = steps[:0]
+		paths = s.match(p.path, &steps)
+		if !s.follow(p, steps) {
+			break
+		}
+	}
+	for _, path := range paths {
+		if n := s.top.lookup(path); n == nil || n.root() == nil {
+			r := s.addRoot(path)
+			r.pattern = p
+			r.fresh = r.fresh && c.origin != live && !slices.Contains(s.covered, p.path)
+			s.refresh(b, r, c)
+		}
+	}
+	s.roots = slices.DeleteFunc(s.roots, func(r *root) bool {
+		if r.pattern != p || slices.Contains(paths, r.path) {
+			return false
+		}
+		s.refresh(b, r, c)
+		s.follow(r, nil)
+		r.node.folder.root = nil
+		r.node.prune()
+		return true
+	})
+}
+
+// recall makes roots of what p stood for in the loaded baseline, so that what is gone since is told.
+func (s *Sensor) recall(p *root) {
+	nodes := []*node{s.top}
+	for name := range components(p.path) {
+		var next []*node
+		for _, n := range nodes {
+			if n.folder == nil {
+				continue
+			}
+			for _, c := range n.folder.children {
+				if ok, _ := filepath.Match(name, c.name); ok {
+					next = append(next, c)
+				}
+			}
+		}
+		nodes = next
+	}
+	for _, n := range nodes {
+		if n.root() == nil {
+			r := s.addRoot(n.path())
+			r.pattern, r.fresh = p, false
+		}
+	}
+}
+
+// match returns the paths that pattern stands for: what follows the last component that is a pattern need not exist.
+// It adds to steps the folders whose entries were matched.
+func (s *Sensor) match(pattern string, steps *[]step) []string {
+	paths := []string{"/"}
+	for name := range components(pattern) {
+		var next []string
+		for _, dir := range paths {
+			if !isPattern(name) {
+				next = append(next, join(dir, name))
+				continue
+			}
+			_, place, err := resolve(s.config.Root, dir)
+			if err != nil || place == "" {
+				continue
+			}
+			*steps = append(*steps, step{place, anyName})
+			entries, err := readNames(place)
+			if err != nil {
+				s.skip(dir, err)
+			}
+			for _, e := range entries {
+				if ok, _ := filepath.Match(name, e); ok && len(next) < s.config.Limits.Files {
+					next = append(next, join(dir, e))
+				}
+			}
+		}
+		paths = next
+	}
+	return paths
+}

@@ -1,0 +1,500 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+func TestOperations(t *testing.T) {
+	tests := []struct {
+		name  string
+		do    func(t *testing.T, d string)
+		want  []string // "operation name"
+		shas  string   // of the first
+		extra map[string]any
+	}{
+		{"create", func(t *testing.T, d string) { write(t, d+"/new", "n") }, []string{"create new"}, change6("-", "n"), nil},
+		{"modify", func(t *testing.T, d string) { write(t, d+"/a", "b") }, []string{"modify a"}, change6("a", "b"), nil},
+		{"write twice is one modify", func(t *testing.T, d string) { write(t, d+"/a", "b"); write(t, d+"/a", "c") }, []string{"modify a"}, change6("a", "c"), nil},
+		{"delete", func(t *testing.T, d string) { must(t, os.Remove(d+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"chmod", func(t *testing.T, d string) { must(t, os.Chmod(d+"/a", 0o4755|os.ModeSetuid)) }, []string{"chmod a"}, change6("a", "a"), nil},
+		{"rename", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", d+"/b")) }, []string{"rename b"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
+		{"rename over", func(t *testing.T, d string) {
+			must(t, os.Rename(d+"/a", d+"/old"))
+		}, []string{"rename old"}, change6("old", "a"), map[string]any{"renamed_from": "a", "replaced": true}},
+		{"editor", func(t *testing.T, d string) {
+			write(t, d+"/.a.swp", "edited")
+			must(t, os.Rename(d+"/.a.swp", d+"/a"))
+		}, []string{"modify a"}, change6("a", "edited"), map[string]any{"replaced": true}},
+		{"rotation", func(t *testing.T, d string) {
+			must(t, os.Rename(d+"/a", d+"/a.1"))
+			write(t, d+"/a", "anew")
+		}, []string{"rename a.1", "create a"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
+		{"swap", func(t *testing.T, d string) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, d+"/a", unix.AT_FDCWD, d+"/old", unix.RENAME_EXCHANGE))
+		}, []string{"rename a", "rename old"}, change6("old", "old"), map[string]any{"renamed_from": "old"}},
+		{"moved out", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"hard link", func(t *testing.T, d string) { must(t, os.Link(d+"/a", d+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
+		{"symlink", func(t *testing.T, d string) { must(t, os.Symlink("a", d+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
+		{"symlink elsewhere", func(t *testing.T, d string) {
+			must(t, os.Symlink("a", d+"/tmp"), os.Rename(d+"/tmp", d+"/link"))
+		}, []string{"modify link"}, ">", map[string]any{"link_target": "a", "previous_link_target": "old"}},
+		{"folder", func(t *testing.T, d string) { must(t, os.Mkdir(d+"/f", 0o700)) }, []string{"create f"}, ">", map[string]any{"kind": "directory"}},
+		{"folder with content", func(t *testing.T, d string) { write(t, d+"/x/y/z", "z") }, []string{"create x", "create x/y", "create x/y/z"}, ">", nil},
+		{"folder removed", func(t *testing.T, d string) { must(t, os.RemoveAll(d+"/sub")) }, []string{"delete sub", "delete sub/in"}, ">", nil},
+		{"folder renamed", func(t *testing.T, d string) {
+			must(t, os.Rename(d+"/sub", d+"/bus"))
+		}, []string{"rename bus", "rename bus/in"}, ">", map[string]any{"renamed_from": "sub"}},
+		{"fifo", func(t *testing.T, d string) { must(t, unix.Mkfifo(d+"/p", 0o600)) }, []string{"create p"}, ">", map[string]any{"kind": "fifo"}},
+		{"socket", func(t *testing.T, d string) {
+			l, err := net.Listen("unix", d+"/s")
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+		}, []string{"create s"}, ">", map[string]any{"kind": "socket"}},
+		{"hostile name", func(t *testing.T, d string) {
+			write(t, d+"/\x1b[2J\n\xff"+strings.Repeat("x", 240), "h")
+		}, []string{"create \x1b[2J\n\xff" + strings.Repeat("x", 240)}, change6("-", "h"), nil},
+		{"name of dots", func(t *testing.T, d string) { write(t, d+"/.../...", "h") }, []string{"create ...", "create .../..."}, ">", nil},
+		{"file becomes folder", func(t *testing.T, d string) {
+			must(t, os.Remove(d+"/a"), os.Mkdir(d+"/a", 0o755))
+		}, []string{"modify a", "chmod a"}, change6("a", "-"), map[string]any{"kind": "directory", "replaced": true}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			d := t.TempDir()
+			write(t, d+"/a", "a")
+			write(t, d+"/old", "old")
+			write(t, d+"/sub/in", "in")
+			must(t, os.Symlink("old", d+"/link"))
+			r := start(t, Config{Paths: []string{d}})
+			r.hashed(t)
+			test.do(t, d)
+			want := make([]string, len(test.want))
+			for i, w := range test.want {
+				operation, name, _ := strings.Cut(w, " ")
+				want[i] = operation + " " + d + "/" + name
+			}
+			got := r.want(t, want...)
+			first := got[want[0]]
+			if got := shas(first); got != test.shas {
+				t.Errorf("hashes of %s: got %s, want %s", want[0], got, test.shas)
+			}
+			for k, v := range test.extra {
+				if k == "renamed_from" {
+					v = d + "/" + v.(string)
+				}
+				if got := first.Metadata[k]; got != v {
+					t.Errorf("metadata %s of %s: got %v, want %v", k, want[0], got, v)
+				}
+			}
+			for name, e := range got {
+				e.ID, e.AgentID = "01930000-0000-7000-8000-000000000000", "test"
+				if err := e.Validate(); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				if e.File.Operation == "rename" && e.Metadata["renamed_from"] == nil {
+					t.Errorf("%s has no old name", name)
+				}
+			}
+			write(t, d+"/last", "")
+			r.want(t, "create "+d+"/last") // and nothing else before it
+		})
+	}
+}
+
+func TestChown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give files away: run as root")
+	}
+	d := t.TempDir()
+	write(t, d+"/a", "a")
+	r := start(t, Config{Paths: []string{d}})
+	must(t, os.Chown(d+"/a", 12, 34))
+	e := r.want(t, "chown "+d+"/a")["chown "+d+"/a"]
+	if got, want := fmt.Sprint(e.File.UID, e.File.GID, e.File.Previous.UID, e.File.Previous.GID), "12 34 0 0"; got != want {
+		t.Errorf("owners: got %s, want %s", got, want)
+	}
+}
+
+func TestNothingToTell(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/a", "a")
+	write(t, d+"/own/spool", "")
+	r := start(t, Config{Paths: []string{d}, Exclude: []string{d + "/own"}, StateFile: d + "/state"})
+	r.hashed(t)
+	must(t, os.Chtimes(d+"/a", time.Now(), time.Unix(1, 0)))
+	write(t, d+"/a", "a")
+	write(t, d+"/own/spool", "segment")
+	write(t, d+"/last", "")
+	r.want(t, "create "+d+"/last")
+	r.eventually(t, "the state file was spared", func(s Stats) bool { return s.Own > 0 })
+	if len(r.events) > 0 {
+		t.Errorf("got %v, want nothing", r.next(t).File)
+	}
+}
+
+func TestPathThatDoesNotExistYet(t *testing.T) {
+	d := t.TempDir()
+	path := d + "/a/b/c/file"
+	r := start(t, Config{Paths: []string{path}})
+	for i := range 3 {
+		write(t, d+"/neighbour", fmt.Sprint(i))
+		write(t, d+"/a/neighbour", fmt.Sprint(i))
+		write(t, d+"/a/b/c/neighbour", fmt.Sprint(i))
+		write(t, path, "one")
+		r.want(t, "create "+path)
+		write(t, path, "two")
+		r.want(t, "modify "+path)
+		write(t, path+".new", "three")
+		must(t, os.Rename(path+".new", path))
+		r.want(t, "modify "+path)
+		must(t, os.Rename(d+"/a", fmt.Sprint(d, "/gone", i)))
+		r.want(t, "delete "+path)
+	}
+}
+
+func TestFolderMovedAndMadeAgain(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/f/g/x", "x")
+	r := start(t, Config{Paths: []string{d}})
+	for i := range 3 {
+		to := fmt.Sprint(d, "/m", i)
+		must(t, os.Rename(d+"/f", to))
+		r.want(t, "rename "+to, "rename "+to+"/g", "rename "+to+"/g/x")
+		write(t, to+"/g/x", fmt.Sprint("moved", i))
+		r.want(t, "modify "+to+"/g/x")
+		write(t, d+"/f/g/x", "x")
+		r.want(t, "create "+d+"/f", "create "+d+"/f/g", "create "+d+"/f/g/x")
+		write(t, d+"/f/g/x", fmt.Sprint("anew", i))
+		r.want(t, "modify "+d+"/f/g/x")
+		write(t, to+"/g/x", fmt.Sprint("moved again", i))
+		r.want(t, "modify "+to+"/g/x")
+	}
+}
+
+// A ConfigMap volume: key -> ..data/key, ..data -> a folder per version, which the kubelet swaps by a rename
+// (k8s.io/kubernetes pkg/volume/util/atomic_writer.go).
+func TestConfigMapSwap(t *testing.T) {
+	d := t.TempDir()
+	version := func(n string) {
+		write(t, d+"/..v"+n+"/key", "value "+n)
+		must(t, os.Symlink("..v"+n, d+"/..data_tmp"), os.Rename(d+"/..data_tmp", d+"/..data"))
+	}
+	version("1")
+	must(t, os.Symlink("..data/key", d+"/key"))
+	r := start(t, Config{Paths: []string{d + "/key"}})
+	r.hashed(t)
+	for i := 2; i < 5; i++ {
+		version(fmt.Sprint(i))
+		must(t, os.RemoveAll(fmt.Sprint(d, "/..v", i-1)))
+		e := r.until(t, "modify "+d+"/key")
+		if got, want := shas(e), change6(fmt.Sprint("value ", i-1), fmt.Sprint("value ", i)); got != want {
+			t.Errorf("version %d: got hashes %s, want %s", i, got, want)
+		}
+		if got, want := e.Metadata["link_target"], fmt.Sprint(d, "/..v", i, "/key"); got != want {
+			t.Errorf("version %d: got target %v, want %s", i, got, want)
+		}
+		write(t, fmt.Sprint(d, "/..v", i, "/key"), fmt.Sprint("value ", i, " in place"))
+		r.want(t, "modify "+d+"/key")
+		write(t, fmt.Sprint(d, "/..v", i, "/key"), fmt.Sprint("value ", i))
+		r.want(t, "modify "+d+"/key")
+	}
+}
+
+func TestWatchedSymlinkToFolder(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/one/x", "1")
+	write(t, d+"/two/x", "2")
+	must(t, os.Symlink("one", d+"/link"), os.Symlink("../link", d+"/one/loop"))
+	r := start(t, Config{Paths: []string{d + "/link"}})
+	r.hashed(t)
+	write(t, d+"/one/x", "1 changed")
+	r.want(t, "modify "+d+"/link/x")
+	must(t, os.Symlink("two", d+"/tmp"), os.Rename(d+"/tmp", d+"/link"))
+	r.want(t, "modify "+d+"/link", "modify "+d+"/link/x", "delete "+d+"/link/loop")
+	write(t, d+"/two/x", "2 changed")
+	r.want(t, "modify "+d+"/link/x")
+	must(t, os.Remove(d+"/link"))
+	r.want(t, "delete "+d+"/link", "delete "+d+"/link/x")
+}
+
+func TestPattern(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/home/ann/.ssh/keys", "k")
+	must(t, os.Mkdir(d+"/home/bob", 0o755))
+	r := start(t, Config{Paths: []string{d + "/home/*/.ssh"}})
+	write(t, d+"/home/bob/.ssh/keys", "k")
+	r.want(t, "create "+d+"/home/bob/.ssh", "create "+d+"/home/bob/.ssh/keys")
+	write(t, d+"/home/eve/.profile", "")
+	write(t, d+"/home/eve/.ssh/keys", "k")
+	r.want(t, "create "+d+"/home/eve/.ssh", "create "+d+"/home/eve/.ssh/keys")
+	must(t, os.RemoveAll(d+"/home/ann"))
+	r.want(t, "delete "+d+"/home/ann/.ssh", "delete "+d+"/home/ann/.ssh/keys")
+	write(t, d+"/home/eve/.ssh/keys", "kk")
+	r.want(t, "modify "+d+"/home/eve/.ssh/keys")
+}
+
+func TestRoot(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/etc/real/passwd", "p")
+	must(t, os.Symlink("/etc/real/passwd", d+"/etc/passwd"))
+	r := start(t, Config{Paths: []string{"/etc/passwd", "/var"}, Root: d})
+	r.hashed(t)
+	write(t, d+"/etc/real/passwd", "q")
+	e := r.want(t, "modify /etc/passwd")["modify /etc/passwd"]
+	if got, want := e.Metadata["link_target"], "/etc/real/passwd"; got != want {
+		t.Errorf("target: got %v, want %s", got, want)
+	}
+	write(t, d+"/var/x", "")
+	r.want(t, "create /var", "create /var/x")
+}
+
+// What the kernel does not tell is found by the rescan after an overflow, and watches that ended unseen are renewed.
+func TestOverflow(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/f/a", "a")
+	write(t, d+"/f/b", "b")
+	r := start(t, Config{Paths: []string{d}})
+	r.hashed(t)
+	must(t, r.watches.fs.Remove(d+"/f"))
+	write(t, d+"/f/a", "other")
+	must(t, os.Rename(d+"/f/b", d+"/f/c"))
+	r.hints.fail(fsnotify.ErrEventOverflow)
+	got := r.want(t, "modify "+d+"/f/a", "rename "+d+"/f/c")
+	for name, e := range got {
+		if e.Metadata["rescan"] != true || e.Metadata["changed_at"] == nil {
+			t.Errorf("%s: got metadata %v, want rescan and changed_at", name, e.Metadata)
+		}
+	}
+	if s := r.Stats(); s.Overflows != 1 {
+		t.Errorf("overflows: got %d, want 1", s.Overflows)
+	}
+	write(t, d+"/f/a", "again")
+	if e := r.until(t, "modify "+d+"/f/a"); e.Metadata["rescan"] != nil {
+		t.Error("the watch was not renewed: the change was found by a scan")
+	}
+}
+
+func TestTooFewWatches(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/first/a", "a")
+	write(t, d+"/second/b", "b")
+	depth := strings.Count(d, "/") + 1 // folders on the way, "/" and d included
+	r := start(t, Config{
+		Paths: []string{d + "/first", d + "/second"}, Poll: 20 * time.Millisecond, Limits: Limits{Watches: depth + 1},
+	})
+	r.hashed(t)
+	if s := r.Stats(); s.Polled != 1 || s.Skipped.Watches == 0 || s.Watches != depth+1 {
+		t.Fatalf("got %+v, want one polled folder and %d watches", s, depth+1)
+	}
+	write(t, d+"/first/a", "aa")
+	if e := r.until(t, "modify "+d+"/first/a"); e.Metadata["rescan"] != nil {
+		t.Error("the first path was polled, want it watched")
+	}
+	write(t, d+"/second/b", "bb")
+	if e := r.until(t, "modify "+d+"/second/b"); e.Metadata["rescan"] != true {
+		t.Error("the second path was watched, want it polled")
+	}
+	must(t, os.RemoveAll(d+"/first"))
+	r.eventually(t, "the freed watch is used", func(s Stats) bool { return s.Polled == 0 })
+}
+
+func TestLimits(t *testing.T) {
+	d := t.TempDir()
+	for i := range 10 {
+		write(t, fmt.Sprint(d, "/", i), "")
+	}
+	write(t, d+"/1d/2d/3d/x", "")
+	r := start(t, Config{Paths: []string{d}, Limits: Limits{Files: 12, Depth: 1, HashSize: 4}})
+	if s := r.Stats(); s.Files+s.Folders != 12 || s.Skipped.Files+s.Skipped.Depth == 0 {
+		t.Errorf("got %+v, want 12 files and folders and some skipped", s)
+	}
+	write(t, d+"/0", "12345")
+	if e := r.until(t, "modify "+d+"/0"); e.File.SHA256 != "" || e.File.Size != 5 {
+		t.Errorf("got %+v, want a size and no hash", e.File)
+	}
+	must(t, os.WriteFile(d+"/0", []byte("54321"), 0o644))
+	r.until(t, "modify "+d+"/0") // by its times alone
+}
+
+func TestUnreadable(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/a", "a")
+	must(t, os.Chmod(d+"/a", 0o200), os.Chmod(filepath.Dir(d), 0o755))
+	denied := 0
+	o := newObserver(Limits{HashSize: 1 << 20, HashRate: 1 << 20}, func() { denied++ })
+	var (
+		wg  sync.WaitGroup
+		s   state
+		err error
+	)
+	wg.Go(func() {
+		if os.Geteuid() == 0 { // this thread alone, which ends with its goroutine, reads as nobody: setfsuid(2)
+			runtime.LockOSThread()
+			if err = unix.Setfsuid(65534); err != nil {
+				return
+			}
+		}
+		s, err = o.observe(d+"/a", nil, hashChanged)
+	})
+	wg.Wait()
+	if err != nil || s.hashing != unhashed || s.size != 1 || denied != 1 {
+		t.Errorf("got %+v, %v, %d denials; want a state by stat alone and one denial", s, err, denied)
+	}
+}
+
+// What the rate limit does not let hash is told when it does, and what can be told at once is.
+func TestHashRate(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/a", "a")
+	write(t, d+"/b", "b")
+	r := start(t, Config{Paths: []string{d}, Limits: Limits{HashSize: 1 << 10, HashRate: 20 << 10}})
+	r.hashed(t)
+	for i := range 8 { // more than the limit lets hash in the time this takes
+		write(t, fmt.Sprint(d, "/new", i), "x")
+	}
+	write(t, d+"/a", "A")
+	must(t, os.Chmod(d+"/b", 0o4755|os.ModeSetuid))
+	r.until(t, "modify "+d+"/a")
+	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 })
+	if s := r.Stats(); s.Created != 8 || s.Modified != 1 || s.Chmods != 1 {
+		t.Errorf("got %+v, want 8 creates, a modify and a chmod", s)
+	}
+}
+
+func TestWhileDown(t *testing.T) {
+	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	write(t, d+"/same", "same")
+	write(t, d+"/a", "a")
+	write(t, d+"/b", "b")
+	write(t, d+"/gone", "gone")
+	write(t, d+"/touched", "t")
+	write(t, d+"/w/anew", "w")
+	c := Config{Paths: []string{d}, Exclude: []string{d + "/w"}, StateFile: state}
+	r := start(t, c)
+	r.hashed(t)
+	r.stop()
+
+	r = start(t, c) // nothing changed
+	r.stop()
+	if len(r.events) > 0 {
+		t.Fatalf("got %+v, want nothing", r.next(t).File)
+	}
+
+	write(t, d+"/a", "A")
+	must(t, os.Rename(d+"/b", d+"/c"), os.Remove(d+"/gone"), os.Chtimes(d+"/touched", time.Time{}, time.Unix(1, 0)))
+	write(t, d+"/new", "new")
+	c.Exclude = nil
+	other := t.TempDir()
+	write(t, other+"/x", "not watched before")
+	c.Paths = append(c.Paths, other)
+	r = start(t, c)
+	got := r.want(t, "modify "+d+"/a", "rename "+d+"/c", "delete "+d+"/gone", "create "+d+"/new", "create "+d+"/w", "create "+d+"/w/anew")
+	for name, e := range got {
+		if e.Metadata["while_down"] != true {
+			t.Errorf("%s: got metadata %v, want while_down", name, e.Metadata)
+		}
+	}
+	if got, want := shas(got["modify "+d+"/a"]), change6("a", "A"); got != want {
+		t.Errorf("hashes: got %s, want %s", got, want)
+	}
+	write(t, d+"/a", "live")
+	if e := r.want(t, "modify "+d+"/a")["modify "+d+"/a"]; e.Metadata["while_down"] != nil {
+		t.Error("a live change is marked while_down")
+	}
+	r.stop()
+}
+
+// What is not durable is told again.
+func TestStateIsSavedOnlyAfterTheEvents(t *testing.T) {
+	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	write(t, d+"/a", "a")
+	c := Config{Paths: []string{d}, StateFile: state}
+	r := start(t, c)
+	r.hashed(t)
+	r.stop()
+	before, err := os.ReadFile(state)
+	must(t, err)
+
+	r = startSealed(t, c, func(context.Context) error { return errors.New("the spool is full") })
+	write(t, d+"/a", "changed")
+	r.want(t, "modify "+d+"/a")
+	r.stop()
+	if after, err := os.ReadFile(state); err != nil || string(after) != string(before) {
+		t.Fatalf("the state file was written although nothing was durable (%v)", err)
+	}
+
+	r = start(t, c)
+	r.want(t, "modify "+d+"/a")
+	r.stop()
+	r = start(t, c)
+	r.stop()
+	if len(r.events) > 0 {
+		t.Errorf("got %+v again after it was durable", r.next(t).File)
+	}
+}
+
+func TestDamagedStateFile(t *testing.T) {
+	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	write(t, d+"/a", "a")
+	write(t, d+"/b", "b")
+	c := Config{Paths: []string{d}, StateFile: state}
+	r := start(t, c)
+	r.hashed(t)
+	r.stop()
+	data, err := os.ReadFile(state)
+	must(t, err)
+	for name, test := range map[string]struct {
+		data  []byte
+		fault bool
+	}{
+		"torn":    {append(append([]byte{}, data...), 9, 0, 0, 0, 1), false},
+		"zeros":   {append(append([]byte{}, data...), make([]byte, 5000)...), false},
+		"garbled": {append(append([]byte{}, data[:40]...), append([]byte{data[40] ^ 1}, data[41:]...)...), true},
+		"foreign": {[]byte("#!/bin/sh\necho this is a script\n"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, os.WriteFile(state, test.data, 0o600))
+			_ = os.Remove(state + corruptSuffix)
+			r := start(t, c)
+			write(t, d+"/last", name)
+			r.until(t, "create "+d+"/last")
+			r.stop()
+			if len(r.events) > 0 || r.Stats().Created != 1 {
+				t.Errorf("got %+v, want no event but the last", r.Stats())
+			}
+			if got := r.Stats().StateFaults > 0; got != test.fault {
+				t.Errorf("fault counted: got %v, want %v", got, test.fault)
+			}
+			if _, err := os.Stat(state + corruptSuffix); (err == nil) != test.fault {
+				t.Errorf("set aside: got %v, want %v", err, test.fault)
+			}
+			must(t, os.Remove(d+"/last"), os.Remove(state))
+			start(t, c).stop()
+		})
+	}
+}
+
+func TestConfigFaultsAreReportedAtOnce(t *testing.T) {
+	_, err := New(Config{Paths: []string{"etc", "/a[", "/own/x"}, Exclude: []string{"/own"}, Settle: -1})
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	for _, want := range []string{`"etc" is not absolute`, `"/a["`, `in the excluded`, "settle is negative"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to say %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package file
+
+import (
+	"sync"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// Stats are plain numbers: what the sensor has in hand, and what it did since it started.
+type Stats struct {
+	// In hand.
+	Files, Folders int // in the baseline; Folders are not among Files
+	Watches        int // inotify watches
+	Polled         int // folders and watched paths without a watch
+	Unhashed       int // files whose hash waits for the rate limit
+
+	// Events by operation.
+	Created, Modified, Deleted, Renamed, Chmods, Chowns int
+
+	Overflows int // times that events of the kernel were lost
+	Rescans   int // comparisons of everything with the baseline, the one at the start included
+	Transient int // files that came and went before they could be looked at
+	Own       int // looks at the agent's own files that were spared
+	Skipped   Skipped
+
+	StateFaults int // state files that were set aside, and writes of it that failed
+}
+
+// Skipped counts what the sensor did not take in, by reason. What is met again at a rescan counts again.
+type Skipped struct {
+	Permission int // not allowed to list, to stat or to read: known by stat alone, or not at all
+	Files      int // beyond Limits.Files
+	Depth      int // folders beyond Limits.Depth
+	Watches    int // folders beyond the limit of watches: polled
+	Pseudo     int // file systems such as proc
+	Other      int // other errors, in the log
+}
+
+type counters struct {
+	mu sync.Mutex
+	s  Stats
+}
+
+func (c *counters) change(f func(*Stats)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.s)
+}
+
+// Stats returns the numbers of this moment. It may be called at any time.
+func (s *Sensor) Stats() Stats {
+	s.counters.mu.Lock()
+	defer s.counters.mu.Unlock()
+	return s.counters.s
+}
+
+// tally counts an event by its operation.
+func (t *Stats) tally(typ event.Type) {
+	switch typ {
+	case event.FileCreate:
+		t.Created++
+	case event.FileModify:
+		t.Modified++
+	case event.FileDelete:
+		t.Deleted++
+	case event.FileRename:
+		t.Renamed++
+	case event.FileChmod:
+		t.Chmods++
+	case event.FileChown:
+		t.Chowns++
+	}
+}

@@ -1,0 +1,223 @@
+package file
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// The last state of every file is told, whether the kernel's queue held all that happened or not.
+func TestStress(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		t.Run(fmt.Sprint("overflow ", deaf), func(t *testing.T) {
+			const files, changes = 500, 20_000
+			d := t.TempDir()
+			path := func(i int) string { return fmt.Sprintf("%s/%d/%d", d, i%5, i) }
+			for i := range files {
+				write(t, path(i), "at first")
+			}
+			r := start(t, Config{Paths: []string{d}, Limits: Limits{HashRate: 1 << 30}})
+			r.hashed(t)
+			if deaf { // the pump waits, and the kernel's queue fills
+				r.hints.mu.Lock()
+			}
+			rnd := rand.New(rand.NewPCG(1, 2))
+			for n := range changes {
+				switch p := path(rnd.IntN(files)); rnd.IntN(8) {
+				case 0:
+					_ = os.Remove(p)
+				case 1:
+					write(t, p+".new", fmt.Sprint("renamed over ", n))
+					must(t, os.Rename(p+".new", p))
+				case 2:
+					_ = os.Chmod(p, os.FileMode(0o600+rnd.IntN(64)))
+				case 3:
+					_ = os.Rename(p, path(rnd.IntN(files)))
+				default:
+					overwrite(t, p, fmt.Sprintf("written %08d", n))
+				}
+			}
+			if deaf {
+				r.hints.mu.Unlock()
+				r.eventually(t, "the overflow is seen", func(s Stats) bool { return s.Overflows > 0 && s.Rescans > 1 })
+			}
+
+			want := make(map[string]string)
+			for i := range files {
+				if text, err := os.ReadFile(path(i)); err == nil {
+					info, err := os.Stat(path(i))
+					must(t, err)
+					want[path(i)] = fmt.Sprintf("%s %04o", sum(string(text)), info.Mode().Perm())
+				}
+			}
+			told := make(map[string]string) // by who follows the events
+			for i := range files {
+				told[path(i)] = sum("at first") + " 0644"
+			}
+			wrong := func() (n int) {
+				for p, w := range want {
+					if told[p] != w {
+						n++
+					}
+				}
+				for p := range told {
+					if want[p] == "" {
+						n++
+					}
+				}
+				return n
+			}
+			for seen, deadline := 0, time.After(patience); wrong() > 0; seen++ {
+				select {
+				case e := <-r.events:
+					if from, ok := e.Metadata["renamed_from"].(string); ok {
+						delete(told, from)
+					}
+					if e.File.Operation == "delete" {
+						delete(told, e.File.Path)
+					} else {
+						told[e.File.Path] = e.File.SHA256 + " " + e.File.Mode
+					}
+				case <-deadline:
+					t.Fatalf("%d last states are not told after %d events; %+v", wrong(), seen, r.Stats())
+				}
+			}
+		})
+	}
+}
+
+// overwrite writes without cutting the file first, which ext4 makes wait for the disk (ext4(5), auto_da_alloc).
+func overwrite(t testing.TB, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, err, f.Close())
+}
+
+// BenchmarkLatency changes one of 500 files every millisecond and measures until its event is emitted.
+func BenchmarkLatency(b *testing.B) {
+	const files = 500
+	d := b.TempDir()
+	for i := range files {
+		write(b, fmt.Sprint(d, "/", i), "at first")
+	}
+	s, err := New(Config{Paths: []string{d}, Logger: slog.New(slog.DiscardHandler)})
+	must(b, err)
+	var (
+		mu      sync.Mutex
+		changed = make(map[string]time.Time)
+		took    []time.Duration
+	)
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = s.Run(ctx, func(e *event.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			if at, ok := changed[e.File.Path]; ok {
+				took = append(took, time.Since(at))
+				delete(changed, e.File.Path)
+			}
+		}, func(context.Context) error { return nil })
+	})
+	for s.Stats().Watches == 0 || s.Stats().Unhashed > 0 {
+		runtime.Gosched()
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	before, n := cpu(b), 0
+	for b.Loop() {
+		<-tick.C
+		path := fmt.Sprint(d, "/", n%files)
+		mu.Lock()
+		changed[path] = time.Now()
+		mu.Unlock()
+		overwrite(b, path, fmt.Sprintf("change %08d", n))
+		n++
+	}
+	spent := cpu(b) - before
+	for left := 1; left > 0; runtime.Gosched() {
+		mu.Lock()
+		left = len(changed)
+		mu.Unlock()
+	}
+	cancel()
+	wg.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2])/1e6, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100])/1e6, "p99-ms")
+	b.ReportMetric(float64(took[len(took)-1])/1e6, "max-ms")
+	b.ReportMetric(float64(spent.Microseconds())/float64(n), "cpu-us/change")
+}
+
+// BenchmarkChange is one look at a small file that was written to, up to its event.
+func BenchmarkChange(b *testing.B) {
+	d := b.TempDir()
+	write(b, d+"/a", "at first")
+	s, err := New(Config{Paths: []string{d}, Limits: Limits{HashRate: 1 << 40}, Logger: slog.New(slog.DiscardHandler)})
+	must(b, err)
+	emitted := 0
+	s.emit = func(*event.Event) { emitted++ }
+	s.begin(b.Context())
+	for len(s.backlog) > 0 {
+		s.catchUp(newBatch(b.Context()))
+	}
+	parent := s.top.lookup(d)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		parent.child("a").state.sum[0] ^= 1 // as if it had been another content
+		bt := newBatch(b.Context())
+		s.look(bt, parent, d, "a", cause{at: time.Now(), written: true})
+		s.flush(bt)
+	}
+	if emitted != n {
+		b.Fatalf("got %d events of %d changes", emitted, n)
+	}
+}
+
+// BenchmarkBaseline makes a baseline of 20,000 files.
+func BenchmarkBaseline(b *testing.B) {
+	const files = 20_000
+	d := b.TempDir()
+	for i := range files {
+		write(b, fmt.Sprintf("%s/%d/file-%d.conf", d, i%100, i), "x")
+	}
+	var s *Sensor
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for b.Loop() {
+		var err error
+		s, err = New(Config{Paths: []string{d}, Limits: Limits{HashRate: 1 << 40}, Logger: slog.New(slog.DiscardHandler)})
+		must(b, err)
+		s.begin(b.Context())
+		for len(s.backlog) > 0 {
+			s.catchUp(newBatch(b.Context()))
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/files, "B/file")
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/files, "us/file")
+	runtime.KeepAlive(s)
+}
+
+func cpu(b *testing.B) time.Duration {
+	var u unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,24 @@
+// Package process is the sensor of processes: it watches procfs and emits a process_exec event for each program that
+// starts and a process_exit event when one of those ends.
+//
+// How it sees: the last field of /proc/loadavg is the newest pid that the kernel handed out. While that cursor stands
+// still no process was created and a scan costs one read of it. When it moves, the pids it passed are read, newest
+// first, because the newest are the likeliest to be gone soon. Once a second the pids are listed: what is missing has
+// ended. Flags, start time and the address of the stack in /proc/PID/stat tell a fork that has not called execve yet
+// from a program, a reused pid from the old process, and a program that replaced itself from one that renamed itself.
+//
+// Promises
+//   - A process is reported once for each program it runs; a fork that runs no program of its own is not reported.
+//   - All that one event says was read through one handle of /proc/PID, so a pid reused in between mixes nothing.
+//   - What could not be read is empty or [event.UnknownID], and the event's capture says so.
+//   - Processes that run when the sensor starts are a baseline: they name parents and make no events. Kernel threads,
+//     the agent and what the agent starts make none either.
+//   - Arguments that look like credentials are replaced by "[redacted]" before they are kept or emitted.
+//   - [Stats] bounds from above what was missed: pids handed out, less those that were read.
+//
+// Limits: polling misses most of what lives shorter than an interval; Stats.MissedAtMost says how many that may be.
+// Threads take pids too, and one that ends before it is looked at counts as missed at most. An exit is noticed within
+// a second. An exec of a running process is noticed within one second of its start and within four later on; where the
+// stack's address may not be read (another user's process, without CAP_SYS_PTRACE) it is noticed only when both name
+// and command line changed. User names come from the agent's own passwd file, also for processes in containers.
+package process

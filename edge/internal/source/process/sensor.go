@@ -1,0 +1,354 @@
+package process
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+const (
+	// listEvery is how often the pids are listed, to notice exits.
+	listEvery = time.Second
+	// young is how long a process is looked at in each list; later it is in every fourth, because reading 300 stats
+	// takes 2.3 ms of CPU and few processes call execve late.
+	young = 5 * time.Second
+	// forkEvery is how soon a fork is looked at again, until forkAge: between fork and execve lie well under 1 ms as a
+	// rule.
+	forkEvery, forkAge = 2 * time.Millisecond, 20 * time.Millisecond
+	// maxProbes bounds the pids that are opened one by one when the cursor moved; a miss costs about 3 microseconds,
+	// a list of 300 processes 100.
+	maxProbes = 1024
+)
+
+// Config is what a sensor needs to know. The zero value watches this machine.
+type Config struct {
+	// Proc is where procfs is mounted; "/proc" when empty.
+	Proc string
+	// Passwd is the passwd(5) file that names users; "/etc/passwd" when empty.
+	Passwd string
+	// Interval is the time between two looks at the cursor; 100 ms when 0.
+	Interval time.Duration
+	// Self is the agent's pid: it and what it starts make no events. Our own when 0.
+	Self int32
+	// Logger takes what a person should know; nothing is logged when nil.
+	Logger *slog.Logger
+}
+
+// Sensor watches processes. Its methods may be called concurrently; Run only once.
+type Sensor struct {
+	config Config
+	log    *slog.Logger
+	loadID int // of loadavg, kept open: a look at the cursor costs one system call
+	boot   time.Time
+
+	mu        sync.Mutex
+	read      *reader
+	users     users
+	tree      map[int32]*entry
+	stats     Stats
+	accounted uint64
+	cursor    int32
+	pidMax    int32
+	listed    time.Time // when the pids were listed last
+	fresh     []int32   // forks of the last second that ran no program yet
+	depth     int       // of parents being read
+	doubts    int       // lists that showed what the cursor did not announce
+	events    []*event.Event
+	said      struct{ denied, unreadable bool }
+}
+
+// New checks c. It touches nothing outside.
+func New(c Config) (*Sensor, error) {
+	c.Proc = cmp.Or(c.Proc, "/proc")
+	c.Passwd = cmp.Or(c.Passwd, "/etc/passwd")
+	c.Interval = cmp.Or(c.Interval, 100*time.Millisecond)
+	c.Self = cmp.Or(c.Self, int32(os.Getpid()))
+	if c.Interval < time.Millisecond {
+		return nil, fmt.Errorf("process sensor: the interval %v is shorter than 1ms", c.Interval)
+	}
+	s := &Sensor{
+		config: c,
+		log:    c.Logger,
+		loadID: -1,
+		boot:   bootTime(),
+		users:  users{path: c.Passwd},
+		tree:   make(map[int32]*entry),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s, nil
+}
+
+// bootTime is computed once: what a clock that is set later does must not change a process's identity.
+func bootTime() time.Time {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil { // cannot fail since Linux 2.6.39
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(up.Nano()))
+}
+
+// Name returns "process".
+func (s *Sensor) Name() string { return "process" }
+
+// Run emits what happens until ctx ends. It returns an error only when there is no procfs to watch.
+func (s *Sensor) Run(
+	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
+) error {
+	if err := s.open(time.Now()); err != nil {
+		return fmt.Errorf("process sensor: %w; mount procfs or turn the sensor off", err)
+	}
+	defer s.close()
+	wait := time.NewTimer(s.config.Interval)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wait.C:
+		}
+		events, next := s.scan(time.Now())
+		for _, e := range events {
+			emit(e)
+		}
+		wait.Reset(next)
+	}
+}
+
+// open takes the baseline. The cursor is read before the list: what starts in between is in both.
+func (s *Sensor) open(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := newReader(s.config.Proc)
+	if err != nil {
+		return err
+	}
+	s.read = r
+	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		s.loadID = -1
+	}
+	s.pidMax = s.readPIDMax()
+	s.cursor, _ = s.readCursor()
+	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
+	if err == nil && n == 0 {
+		err = fmt.Errorf("there is no process in %s: %w", s.config.Proc, fs.ErrNotExist)
+	}
+	if err != nil {
+		s.closeLocked()
+		return err
+	}
+	s.listed = now
+	s.stats = Stats{}
+	return nil
+}
+
+func (s *Sensor) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeLocked()
+}
+
+func (s *Sensor) closeLocked() {
+	s.read.close()
+	s.read = nil
+	if s.loadID >= 0 {
+		_ = unix.Close(s.loadID)
+		s.loadID = -1
+	}
+}
+
+// scan looks once and returns what happened, in the order of the processes' starts, and when to look again.
+func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = nil
+	s.stats.Scans++
+	list := now.Sub(s.listed) >= listEvery || s.stats.CursorBlind
+	all := false
+	if cur, ok := s.readCursor(); ok && cur != s.cursor {
+		if cur < s.cursor {
+			s.pidMax = s.readPIDMax()
+		}
+		gap := span{prev: s.cursor, cur: cur, max: s.pidMax}
+		s.cursor = cur
+		s.stats.Created += uint64(gap.len())
+		if gap.len() <= maxProbes {
+			for pid := range gap.newestFirst() {
+				if s.look(pid, now, passed) {
+					s.account(pid)
+				}
+			}
+		} else {
+			list, all = true, true // any pid may have been reused
+		}
+	}
+	next := s.lookAtForks(now)
+	if list {
+		s.list(now, all)
+	}
+	slices.SortStableFunc(s.events, func(a, b *event.Event) int {
+		return a.Process.StartTime.Compare(b.Process.StartTime)
+	})
+	return s.events, next
+}
+
+// lookAtForks looks again at what has forked and not run its program yet.
+func (s *Sensor) lookAtForks(now time.Time) time.Duration {
+	next := s.config.Interval
+	s.fresh = slices.DeleteFunc(s.fresh, func(pid int32) bool {
+		e := s.tree[pid]
+		if e == nil || !e.forked || now.Sub(e.born) >= listEvery { // from then on the list does
+			return true
+		}
+		if e.born.Equal(now) || s.look(pid, now, listed) {
+			if e.forked && now.Sub(e.born) < forkAge {
+				next = min(next, forkEvery)
+			}
+		}
+		return !e.forked
+	})
+	return next
+}
+
+// list notices exits and what the cursor did not announce. It looks into all processes, or into the young ones and a
+// quarter of the others.
+func (s *Sensor) list(now time.Time, all bool) {
+	s.stats.Lists++
+	s.listed = now
+	turn := int32(s.stats.Lists % 4)
+	unannounced := false
+	_, err := s.read.list(func(pid int32) {
+		e := s.tree[pid]
+		if e == nil || !e.gone.IsZero() || all || now.Sub(e.born) < young || pid%4 == turn {
+			s.look(pid, now, listed)
+		}
+		seen := s.tree[pid]
+		if seen == nil {
+			return
+		}
+		seen.list = s.stats.Lists
+		if seen != e { // new
+			s.account(pid)
+			unannounced = true
+			if s.stats.CursorBlind {
+				s.stats.Created++
+			}
+		}
+	})
+	if err != nil {
+		if !s.said.unreadable {
+			s.said.unreadable = true
+			s.log.Error("processes cannot be listed: exits go unseen", "error", err)
+		}
+		return
+	}
+	crowded := len(s.tree) > maxDetailed
+	for pid, e := range s.tree {
+		switch {
+		case e.list == s.stats.Lists:
+		case e.gone.IsZero():
+			s.exit(e, now)
+		case crowded || now.Sub(e.gone) >= linger:
+			delete(s.tree, pid)
+		}
+	}
+	s.judgeCursor(unannounced && !all)
+}
+
+// judgeCursor gives the cursor up when lists keep showing processes that it did not announce: it is constant where the
+// kernel is an imitation (gVisor), and another namespace's when procfs is mounted from elsewhere.
+func (s *Sensor) judgeCursor(unannounced bool) {
+	const patience = 3 // one may be a process whose pid was chosen for it, clone3(2) set_tid
+	if !unannounced || s.stats.CursorBlind {
+		return
+	}
+	if cur, ok := s.readCursor(); ok && cur != s.cursor {
+		return // it moves: these started after it was read, and the next scan passes them
+	}
+	if s.doubts++; s.doubts < patience {
+		return
+	}
+	s.stats.CursorBlind = true
+	s.log.Warn("the newest pid in loadavg says nothing here: every scan lists all processes, and what was missed is unknown")
+}
+
+func (s *Sensor) readCursor() (int32, bool) {
+	if s.loadID < 0 {
+		return 0, false
+	}
+	var b [128]byte
+	n, err := unix.Pread(s.loadID, b[:], 0)
+	if err != nil {
+		return 0, false
+	}
+	return parseCursor(b[:n])
+}
+
+// readPIDMax returns the pid after the highest, proc_sys_kernel(5); 2^22, the highest possible, when it is hidden.
+func (s *Sensor) readPIDMax() int32 {
+	const limit = 1 << 22
+	b, err := s.read.file(s.read.root, "sys/kernel/pid_max")
+	if err != nil {
+		return limit
+	}
+	n, ok := number(trimNewline(b), 31)
+	if !ok {
+		return limit
+	}
+	return int32(n)
+}
+
+func trimNewline(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
+}
+
+// Process returns what is known of pid: what the sensor saw, or what a look shows now. It returns nil when there is no
+// such process and none that ended within the last seconds, or it is a kernel thread. The caller may keep and change it.
+func (s *Sensor) Process(pid int32) *event.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.read == nil {
+		return nil
+	}
+	e := s.tree[pid]
+	st, err := s.read.stat(s.read.root, strconv.Itoa(int(pid))+"/stat")
+	if e != nil && (err != nil || st.start == e.start && !e.changed(st)) {
+		return clone(e.process)
+	}
+	if err != nil {
+		return nil
+	}
+	d, err := s.read.read(pid)
+	if err != nil || d.stat.kernel() || d.stat.thread {
+		return nil
+	}
+	return s.describe(pid, d)
+}
+
+// sayDenied says once that permissions are missing.
+func (s *Sensor) sayDenied(pid int32) {
+	s.stats.Denied++
+	if s.said.denied {
+		return
+	}
+	s.said.denied = true
+	s.log.Warn("a process's executable or directory may not be read; events of such processes are partial: "+
+		"run as its user, or as root with CAP_SYS_PTRACE", "pid", pid)
+}

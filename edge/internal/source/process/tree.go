@@ -1,0 +1,289 @@
+package process
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+const (
+	// linger is how long a process that ended still names its children and answers [Sensor.Process].
+	linger = 10 * time.Second
+	// maxAncestors bounds the ancestors of an event, the parent not counted.
+	maxAncestors = 8
+	// maxAncestorRunes bounds the command line of each.
+	maxAncestorRunes = 256
+	// maxDetailed is how many processes are kept with their command lines, about 1 KiB each.
+	maxDetailed = 16384
+	// ticks per second of the times in stat: USER_HZ, which is 100 on every architecture that Go runs on, time(7).
+	ticks = 100
+)
+
+// entry is one process in the tree.
+type entry struct {
+	image
+	start   uint64
+	process *event.Process // nil for a kernel thread; never handed out itself
+	born    time.Time      // when it was seen first
+	gone    time.Time      // when it was seen no more
+	list    uint64         // the list that it was in last
+	forked  bool           // has not called execve
+	own     bool           // the agent, or started by it
+	emitted bool           // had an exec event
+	counted bool           // is accounted for
+}
+
+// changed reports whether st shows another program than the entry, as far as stat alone can tell.
+func (e *entry) changed(st stat) bool {
+	if e.stack != 0 && st.stack != 0 {
+		return e.stack != st.stack
+	}
+	return e.comm != st.comm
+}
+
+// source is why a pid is looked at.
+type source int
+
+const (
+	baseline source = iota // it runs at start: no event
+	passed                 // the cursor passed it
+	listed                 // it is in the list, or known
+)
+
+// look reads pid as far as needed and notes what happened. It reports whether something with that pid was there.
+func (s *Sensor) look(pid int32, now time.Time, why source) bool {
+	e := s.tree[pid]
+	if e == nil || !e.gone.IsZero() && why != listed {
+		return s.lookFirst(pid, now, why)
+	}
+	st, err := s.read.stat(s.read.root, strconv.Itoa(int(pid))+"/stat")
+	switch {
+	case err != nil:
+		// One that was read as a parent in this scan and ended since was seen all the same.
+		return e.born.Equal(now)
+	case e.start == st.start:
+		s.lookAgain(pid, e, st, now)
+		return true
+	}
+	if e.gone.IsZero() {
+		s.exit(e, now) // its pid belongs to another process now
+	}
+	return s.lookFirst(pid, now, why)
+}
+
+// lookFirst takes a process into the tree.
+func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
+	d, err := s.read.read(pid)
+	if err != nil {
+		return false
+	}
+	if d.stat.thread {
+		s.stats.Threads++
+		s.accounted++
+		return true
+	}
+	if e := s.tree[pid]; e != nil && e.start == d.stat.start {
+		return true // it ended and is not reaped yet
+	}
+	e := &entry{image: d.stat.image, start: d.stat.start, born: now, forked: d.stat.forked(), list: s.stats.Lists}
+	if d.stat.kernel() {
+		s.tree[pid] = e
+		s.stats.Excluded++
+		return true
+	}
+	s.known(d.stat.ppid, now, why)
+	e.process = s.describe(pid, d)
+	parent := s.tree[d.stat.ppid]
+	// As the first process of a namespace the agent inherits orphans of others; it starts none itself there.
+	e.own = pid == s.config.Self || parent != nil && parent.own && s.config.Self != 1
+	s.tree[pid] = e
+	s.trim(e)
+	switch {
+	case why == baseline:
+	case e.own:
+		s.stats.Excluded++
+	case e.forked:
+		s.stats.Forks++
+		s.fresh = append(s.fresh, pid)
+	default:
+		s.exec(e, d, "", now)
+	}
+	return true
+}
+
+// known reads a parent that is not in the tree yet: it is newer than the last scan too.
+func (s *Sensor) known(ppid int32, now time.Time, why source) {
+	if e := s.tree[ppid]; ppid <= 0 || e != nil && e.gone.IsZero() || s.depth == maxAncestors {
+		return
+	}
+	s.depth++
+	s.look(ppid, now, why)
+	s.depth--
+}
+
+// account counts a pid that the kernel handed out and that was looked at, once.
+func (s *Sensor) account(pid int32) {
+	if e := s.tree[pid]; e != nil && !e.counted {
+		e.counted = true
+		s.accounted++
+	}
+}
+
+// lookAgain notices what became of a process in the tree.
+func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
+	if e.process == nil || e.own || !e.gone.IsZero() {
+		return
+	}
+	if st.dead() {
+		s.exit(e, now)
+		return
+	}
+	if st.forked() || !e.forked && !e.changed(st) {
+		return
+	}
+	d, err := s.read.read(pid)
+	if err != nil || d.stat.start != e.start || d.stat.dead() {
+		return // the next scan sees what it is
+	}
+	before := e.process
+	blind := e.stack == 0 || d.stat.stack == 0
+	if !e.forked && blind && d.joined == before.Cmdline {
+		e.image = d.stat.image // it renamed itself
+		return
+	}
+	previous := ""
+	if !e.forked {
+		previous = before.Exe
+	}
+	e.image, e.forked = d.stat.image, false
+	p := s.describe(pid, d)
+	// It may have been given to another parent since; who started it stays true.
+	p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors
+	e.process = p
+	s.trim(e)
+	s.exec(e, d, previous, now)
+}
+
+// trim drops what only children need when there are too many processes.
+func (s *Sensor) trim(e *entry) {
+	if len(s.tree) > maxDetailed {
+		s.stats.Trimmed++
+		p := *e.process
+		p.Cmdline, p.Args, p.Cwd = "", nil, ""
+		e.process = &p
+	}
+}
+
+// exec makes the event of a program's start.
+func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
+	switch e.process.Capture {
+	case event.CaptureFull:
+		s.stats.Full++
+	case event.CapturePartial:
+		s.stats.Partial++
+	default:
+		s.stats.ByName++
+	}
+	if d.denied {
+		s.sayDenied(e.process.PID)
+	}
+	s.stats.Redacted += uint64(d.redacted)
+	e.emitted = true
+	p := clone(e.process)
+	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
+	s.events = append(s.events, &event.Event{
+		Type: event.ProcessExec, Timestamp: now, Process: p, Metadata: metadata(d, previous),
+	})
+}
+
+// exit makes the event of the end of a process that had one of its start.
+func (s *Sensor) exit(e *entry, now time.Time) {
+	e.gone = now
+	if !e.emitted {
+		return
+	}
+	s.stats.Exits++
+	s.events = append(s.events, &event.Event{Type: event.ProcessExit, Timestamp: now, Process: clone(e.process)})
+}
+
+// metadata holds what an event's process has no field for; nil when there is nothing.
+func metadata(d details, previous string) map[string]any {
+	m := make(map[string]any)
+	if d.truncated {
+		m["cmdline_truncated"] = true
+	}
+	if d.redacted > 0 {
+		m["redacted"] = d.redacted
+	}
+	if d.stdioSocket {
+		m["stdio_socket"] = true
+	}
+	if d.credRead && d.cred.real != d.cred.effective {
+		m["real_uid"] = int64(d.cred.real)
+	}
+	if d.exe == "" {
+		m["comm"] = d.stat.name()
+	}
+	if previous != "" {
+		m["previous_exe"] = previous
+	}
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+// describe makes the record of a process.
+func (s *Sensor) describe(pid int32, d details) *event.Process {
+	p := &event.Process{
+		PID: pid, PPID: d.stat.ppid,
+		Exe: d.exe, ExeDeleted: d.exeDeleted,
+		Cmdline: d.joined, Args: d.args, Cwd: d.cwd,
+		UID: event.UnknownID, LoginUID: d.login, SessionID: d.session,
+		StartTime: s.boot.Add(time.Duration(d.stat.start) * time.Second / ticks).UTC(),
+		Capture:   event.CapturePartial,
+	}
+	if d.credRead {
+		p.UID = d.cred.effective
+		p.User = s.users.name(p.UID)
+	}
+	if d.credRead && d.cmdlineRead && !d.truncated && d.exe != "" {
+		p.Capture = event.CaptureFull
+	}
+	if p.PPID == 0 {
+		return p
+	}
+	p.Parent = &event.Ancestor{PID: p.PPID}
+	parent := s.tree[p.PPID]
+	if parent == nil || parent.process == nil || parent.start > d.stat.start {
+		return p
+	}
+	*p.Parent = ancestor(parent.process)
+	if parent.process.Parent != nil {
+		p.Ancestors = make([]event.Ancestor, 0, 1+len(parent.process.Ancestors))
+		p.Ancestors = append(append(p.Ancestors, *parent.process.Parent), parent.process.Ancestors...)
+		p.Ancestors = p.Ancestors[:min(len(p.Ancestors), maxAncestors)]
+	}
+	return p
+}
+
+func ancestor(p *event.Process) event.Ancestor {
+	return event.Ancestor{PID: p.PID, Exe: p.Exe, Cmdline: firstRunes(p.Cmdline, maxAncestorRunes)}
+}
+
+// clone copies p so that whoever gets it may change it.
+func clone(p *event.Process) *event.Process {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	c.Args = slices.Clone(p.Args)
+	c.Ancestors = slices.Clone(p.Ancestors)
+	if p.Parent != nil {
+		parent := *p.Parent
+		c.Parent = &parent
+	}
+	return &c
+}
