@@ -9,6 +9,7 @@ import (
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/source/file"
+	"github.com/apss-sensor/apss/edge/internal/source/network"
 	"github.com/apss-sensor/apss/edge/internal/source/process"
 )
 
@@ -25,8 +26,16 @@ func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
 	if err := errors.Join(errFiles, errProcesses); err != nil {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
 	}
+	sockets, err := network.New(network.Config{
+		Interval: s.NetInterval, Proc: s.Proc, SuspiciousPorts: s.SuspiciousPorts, InternalNets: s.InternalNets,
+		Process: processes.Process, Logger: log.With("sensor", "network"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
+	}
 	return []agent.Source{
 		{Name: files.Name(), Run: files.Run, Stats: func() any { return files.Stats() }},
 		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
+		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
 	}, nil
 }

@@ -17,23 +17,24 @@ import (
 func printSpool(w io.Writer, dir string) error {
 	out := bufio.NewWriter(w)
 	var errs []error
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, os.ErrNotExist) && path != dir {
-			return nil // confirmed and removed meanwhile
-		}
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		for r, err := range spool.Unconfirmed(path) {
-			if err == nil {
-				err = printMessage(out, r.Payload)
+	err := filepath.WalkDir(dir, //nolint:gosec // the folder is the one that the person asked for
+		func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, os.ErrNotExist) && path != dir {
+				return nil // confirmed and removed meanwhile
 			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("reading %s: %w", path, err))
+			if err != nil || !d.IsDir() {
+				return err
 			}
-		}
-		return nil
-	})
+			for r, err := range spool.Unconfirmed(path) {
+				if err == nil {
+					err = printMessage(out, r.Payload)
+				}
+				if err != nil {
+					errs = append(errs, fmt.Errorf("reading %s: %w", path, err))
+				}
+			}
+			return nil
+		})
 	return errors.Join(err, errors.Join(errs...), out.Flush())
 }
 

@@ -72,8 +72,21 @@ type Agent struct {
 	events, alerts *lane
 	rooms          sync.Pool // *[]byte
 	counts         eventCounts
-	stop           context.CancelCauseFunc // of Run
-	stopped        context.Context
+	gone           gone
+}
+
+// gone is the news that the publisher will never accept anything again.
+type gone struct {
+	once sync.Once
+	c    chan struct{} // closed by the first end
+	err  error         // may be read then
+}
+
+func (g *gone) end(err error) {
+	g.once.Do(func() {
+		g.err = err
+		close(g.c)
+	})
 }
 
 // eventCounts counts emitted events by type and severity. The map is never changed.
@@ -82,17 +95,16 @@ type eventCounts map[event.Type]*[event.Critical + 1]atomic.Int64
 // New builds an agent and opens its spools; [spool.ErrLocked] in the chain says that another agent uses them. Run must
 // follow.
 func New(c Config) (*Agent, error) {
-	a := &Agent{c: c, log: c.Logger, started: time.Now(), counts: eventCounts{}}
+	a := &Agent{c: c, log: c.Logger, started: time.Now(), counts: eventCounts{}, gone: gone{c: make(chan struct{})}}
 	a.rooms.New = func() any { return new([]byte) }
 	for _, t := range event.Types() {
 		a.counts[t] = new([event.Critical + 1]atomic.Int64)
 	}
-	a.stopped, a.stop = context.WithCancelCause(context.Background())
 	var err error
-	if a.events, err = newLane("events", c.Events, newEnvelopes(c.Identity.Source(), c.Events.Seal), c.Publisher, a.log, a.stop); err != nil {
+	if a.events, err = newLane("events", c.Events, newEnvelopes(c.Identity.Source(), c.Events.Seal), c.Publisher, a.log, a.gone.end); err != nil {
 		return nil, fmt.Errorf("opening the spool of events: %w", err)
 	}
-	if a.alerts, err = newLane("alerts", c.Alerts, oneEach{}, c.Publisher, a.log, a.stop); err != nil {
+	if a.alerts, err = newLane("alerts", c.Alerts, oneEach{}, c.Publisher, a.log, a.gone.end); err != nil {
 		a.events.spool.Close()
 		a.events.refused.Close()
 		return nil, fmt.Errorf("opening the spool of alerts: %w", err)
@@ -108,7 +120,6 @@ func New(c Config) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.stopped, cancel)()
 
 	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
@@ -120,14 +131,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		sources.Go(func() { a.sense(ctx, s) })
 	}
 	sources.Go(func() { a.beat(ctx) })
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-a.gone.c:
+		cancel()
+	}
 
 	end, release := context.WithTimeout(hard, a.c.Drain)
 	defer release()
 	waitFor(end, &sources)
 	a.emit(a.heartbeat(true))
-	if gone := context.Cause(a.stopped); gone != nil {
-		a.log.Info("the receiver is gone: ending", "error", gone)
+	if isClosed(a.gone.c) {
+		a.log.Info("the receiver is gone: ending", "error", a.gone.err)
 		release() // there is nothing to drain into
 	}
 	var drains sync.WaitGroup

@@ -113,8 +113,8 @@ type rig struct {
 	end      func() error // ends Run and returns its error
 }
 
-func start(t testing.TB, dir string, r *receiver, change ...func(*Config)) *rig {
-	t.Helper()
+func start(tb testing.TB, dir string, r *receiver, change ...func(*Config)) *rig {
+	tb.Helper()
 	lane := func(name string, count int) LaneConfig {
 		return LaneConfig{
 			Buffer:   buffer.Limits{Count: 1000, Bytes: 1 << 20},
@@ -136,13 +136,13 @@ func start(t testing.TB, dir string, r *receiver, change ...func(*Config)) *rig 
 	}
 	a, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	ended := sync.OnceValue(func() error { cancel(); return <-done })
-	t.Cleanup(func() { _ = ended() })
+	tb.Cleanup(func() { _ = ended() })
 	return &rig{Agent: a, receiver: r, end: ended}
 }
 
@@ -436,6 +436,7 @@ func TestAMessageThatIsNeverAcceptedIsSetAside(t *testing.T) {
 
 // brokenDir is a folder below a file.
 func brokenDir(t *testing.T) string {
+	t.Helper()
 	blocker := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(blocker, nil, 0o600); err != nil {
 		t.Fatal(err)

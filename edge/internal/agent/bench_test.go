@@ -80,6 +80,7 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func startBench(b *testing.B) *rig {
+	b.Helper()
 	return start(b, b.TempDir(), &receiver{}, func(c *Config) {
 		c.Publisher = confirming{}
 		c.Events.Buffer = buffer.Limits{Count: 100_000, Bytes: 64 << 20}

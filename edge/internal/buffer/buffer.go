@@ -33,10 +33,11 @@ type Reason uint8
 
 // The reasons.
 const (
-	Full      Reason = iota // something at least as severe needed the room
-	Oversize                // larger than MaxItem or than the whole buffer
-	reasonEnd               // not a reason
+	Full     Reason = iota // something at least as severe needed the room
+	Oversize               // larger than MaxItem or than the whole buffer
 )
+
+const reasons = int(Oversize) + 1
 
 // String returns the reason as it stands in metrics.
 func (r Reason) String() string {
@@ -73,7 +74,7 @@ type Item struct {
 type Mark [severities]uint64
 
 // Drops counts dropped items.
-type Drops [severities][reasonEnd]uint64
+type Drops [severities][reasons]uint64
 
 // Total returns the drops of every severity and reason.
 func (d Drops) Total() (n uint64) {

@@ -38,6 +38,7 @@ func (l *lines) Write(p []byte) (int, error) {
 
 func TestStdoutConformance(t *testing.T) {
 	publishtest.Run(t, func(t *testing.T) publishtest.Harness {
+		t.Helper()
 		var l lines
 		return publishtest.Harness{Publisher: publish.NewStdout(&l), Received: func() (got []event.Raw) {
 			l.mu.Lock()
@@ -97,6 +98,7 @@ func client(t *testing.T, addr string) *publish.PubSub {
 
 func TestPubSubConformance(t *testing.T) {
 	publishtest.Run(t, func(t *testing.T) publishtest.Harness {
+		t.Helper()
 		s := service(t, "events", "alerts")
 		return publishtest.Harness{Publisher: client(t, s.Addr), Received: func() (got []event.Raw) {
 			for _, m := range s.Messages() {

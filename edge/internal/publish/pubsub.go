@@ -138,16 +138,19 @@ func verdict(topic string, err error) error {
 		o.Class = outcome.Permanent
 		return o
 	}
-	switch status.Code(err) {
-	case codes.NotFound:
+	code := status.Code(err)
+	if code == codes.NotFound {
 		o.Reason += ": the topic does not exist; create it (terraform apply, or gcloud pubsub topics create), or correct EVENTS_TOPIC, ALERTS_TOPIC and PUBSUB_PROJECT_ID"
-	case codes.PermissionDenied:
+	}
+	if code == codes.PermissionDenied {
 		o.Class = outcome.Auth
 		o.Reason += ": not allowed; give the agent's service account roles/pubsub.publisher on the topic"
-	case codes.Unauthenticated:
+	}
+	if code == codes.Unauthenticated {
 		o.Class = outcome.Auth
 		o.Reason += ": no valid credentials; check the agent's service account and Workload Identity"
-	case codes.InvalidArgument:
+	}
+	if code == codes.InvalidArgument {
 		o.Class = outcome.Permanent
 		o.Reason += ": refused for its content"
 	}

@@ -190,8 +190,9 @@ func (s *Spool) evict(g *segment) {
 	s.lose(lost)
 	s.behind -= lost.records
 	s.remove(g)
-	if lost.records > 0 {
-		s.complain("the spool is full: the oldest segment gave way", "lost_records", lost.records, "lost_events", lost.events)
+	if lost.records > 0 && s.mayComplain() {
+		s.c.Logger.Error("the spool is full: the oldest segments give way",
+			"dir", s.c.Dir, "lost_records", s.stats.LostRecords, "lost_events", s.stats.LostEvents)
 	}
 }
 

@@ -72,7 +72,7 @@ func readSegment(f *os.File, room []byte) ([]byte, error) {
 	}
 	data := slices.Grow(room[:0], int(info.Size()))[:info.Size()]
 	n, err := f.ReadAt(data, 0)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return data[:n], err

@@ -15,30 +15,31 @@ import (
 )
 
 // config is a small spool: segments of some 64 KiB, four of them.
-func config(t testing.TB, change ...func(*Config)) Config {
-	c := Config{Dir: t.TempDir(), MaxBytes: 256 << 10, SegmentBytes: 64 << 10, Fresh: 4, Logger: slog.New(slog.DiscardHandler)}
+func config(tb testing.TB, change ...func(*Config)) Config {
+	tb.Helper()
+	c := Config{Dir: tb.TempDir(), MaxBytes: 256 << 10, SegmentBytes: 64 << 10, Fresh: 4, Logger: slog.New(slog.DiscardHandler)}
 	for _, f := range change {
 		f(&c)
 	}
 	return c
 }
 
-func open(t testing.TB, c Config) *Spool {
-	t.Helper()
+func open(tb testing.TB, c Config) *Spool {
+	tb.Helper()
 	s, err := Open(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	tb.Cleanup(s.Close)
 	return s
 }
 
 // put appends n records "first", "first+1", ... of size bytes each.
-func put(t testing.TB, s *Spool, first, n, size int) {
-	t.Helper()
+func put(tb testing.TB, s *Spool, first, n, size int) {
+	tb.Helper()
 	for i := first; i < first+n; i++ {
 		if err := s.Append(payload(i, size), 1); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
@@ -53,17 +54,18 @@ func number(r *Record) string {
 }
 
 // ended is a context that does not wait.
-func ended(t testing.TB) context.Context {
-	ctx, cancel := context.WithCancel(t.Context())
+func ended(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(tb.Context())
 	cancel()
 	return ctx
 }
 
 // due hands out all there is; confirm says which to confirm.
-func due(t testing.TB, s *Spool, confirm func(i string) bool) (got []string) {
-	t.Helper()
+func due(tb testing.TB, s *Spool, confirm func(i string) bool) (got []string) {
+	tb.Helper()
 	for {
-		r, err := s.Next(ended(t))
+		r, err := s.Next(ended(tb))
 		if err != nil {
 			return got
 		}

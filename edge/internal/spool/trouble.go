@@ -16,7 +16,11 @@ func (s *Spool) trouble(doing string, err error) error {
 func (s *Spool) failed(doing string, err error) {
 	s.stats.Failures++
 	s.unsaid++
-	s.complain("the spool's disk is in trouble; what cannot be stored goes on in memory", "doing", doing, "error", err)
+	if s.mayComplain() {
+		s.c.Logger.Error("the spool's disk is in trouble; what cannot be stored goes on in memory",
+			"dir", s.c.Dir, "doing", doing, "error", err, "failures_since_last_said", s.unsaid)
+		s.unsaid = 0
+	}
 }
 
 func (s *Spool) healed() {
@@ -29,10 +33,12 @@ func (s *Spool) healed() {
 	}
 }
 
-// complain logs at most once a minute.
-func (s *Spool) complain(msg string, args ...any) {
-	if now := time.Now(); s.said.IsZero() || now.Sub(s.said) >= sayAgain {
-		s.c.Logger.Error(msg, append(args, "dir", s.c.Dir, "failures_since_last_said", s.unsaid)...)
-		s.said, s.unsaid = now, 0
+// mayComplain reports, once a minute, that it is time for a log line about trouble.
+func (s *Spool) mayComplain() bool {
+	now := time.Now()
+	if !s.said.IsZero() && now.Sub(s.said) < sayAgain {
+		return false
 	}
+	s.said = now
+	return true
 }

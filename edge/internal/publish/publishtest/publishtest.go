@@ -32,6 +32,7 @@ type Harness struct {
 
 // Run runs the suite; start begins anew for each test.
 func Run(t *testing.T, start func(t *testing.T) Harness) {
+	t.Helper()
 	t.Run("events and alerts arrive as they were", func(t *testing.T) {
 		h := start(t)
 		events, alert := []*event.Event{Event("plain"), Event("hostile \x1b[2J\n\xff\u2028\"")}, Alert()

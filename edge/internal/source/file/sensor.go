@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/time/rate"
 
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -18,9 +18,8 @@ import (
 // Sensor watches files. Run does all of its work in one goroutine, which alone touches the tree; a second one empties
 // the kernel's queue into hints and a third writes the state file.
 type Sensor struct {
-	config    Config
-	counters  counters
-	faultSaid atomic.Int64 // when, in seconds since 1970
+	config   Config
+	counters counters
 
 	emit     func(*event.Event)
 	top      *node
@@ -36,7 +35,8 @@ type Sensor struct {
 	unsaved  unsaved
 	round    uint32
 
-	saidFull, saidMany bool
+	// What is said once a minute at the most; the numbers are in Stats.
+	sayFault, saySkip, sayFull, sayMany, sayLost rate.Sometimes
 }
 
 // New returns a sensor for c, or everything that is wrong with c.
@@ -51,6 +51,9 @@ func New(c Config) (*Sensor, error) {
 		polled:  make(map[*node]struct{}),
 		backlog: make(map[*node]origin),
 		unsaved: unsaved{limit: 2 * c.Limits.Files, whole: true},
+	}
+	for _, say := range []*rate.Sometimes{&s.sayFault, &s.saySkip, &s.sayFull, &s.sayMany, &s.sayLost} {
+		say.Interval = time.Minute
 	}
 	s.watches = newWatches(s.hints, c.Limits.Watches)
 	s.observer = newObserver(c.Limits, func() {
@@ -205,7 +208,9 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		now = time.Now()
 		if lost, err := s.hints.overflowed(); lost {
 			s.counters.change(func(t *Stats) { t.Overflows++ })
-			s.config.Logger.Warn("events of the kernel were lost: everything is compared with the baseline", "error", err)
+			s.sayLost.Do(func() {
+				s.config.Logger.Warn("events of the kernel were lost: everything is compared with the baseline", "error", err)
+			})
 			// At most a fifth of the time goes into rescans.
 			at := latest(now.Add(2*s.config.Settle), ended.Add(4*cost))
 			rescanAt = earliest(rescanAt, at)
@@ -367,11 +372,15 @@ func (s *Sensor) countPolled() int {
 // catchUp hashes what had to wait, for a few milliseconds at a time, and returns when to go on (zero: all is done).
 func (s *Sensor) catchUp(b *batch) time.Time {
 	now := time.Now()
+	before := len(s.backlog)
 	for n, o := range s.backlog {
 		if b.stop() {
 			return time.Time{}
 		}
 		if time.Since(now) > 2*time.Millisecond {
+			if len(s.backlog) == before {
+				break // all of them too large for what the limit has left
+			}
 			s.flush(b)
 			return time.Now()
 		}

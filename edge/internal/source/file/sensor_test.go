@@ -17,62 +17,70 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// scene is a watched folder in which something happens.
+type scene struct {
+	*testing.T
+	dir string
+}
+
 func TestOperations(t *testing.T) {
 	tests := []struct {
 		name  string
-		do    func(t *testing.T, d string)
+		do    func(t scene)
 		want  []string // "operation name"
 		shas  string   // of the first
 		extra map[string]any
 	}{
-		{"create", func(t *testing.T, d string) { write(t, d+"/new", "n") }, []string{"create new"}, change6("-", "n"), nil},
-		{"modify", func(t *testing.T, d string) { write(t, d+"/a", "b") }, []string{"modify a"}, change6("a", "b"), nil},
-		{"write twice is one modify", func(t *testing.T, d string) { write(t, d+"/a", "b"); write(t, d+"/a", "c") }, []string{"modify a"}, change6("a", "c"), nil},
-		{"delete", func(t *testing.T, d string) { must(t, os.Remove(d+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"chmod", func(t *testing.T, d string) { must(t, os.Chmod(d+"/a", 0o4755|os.ModeSetuid)) }, []string{"chmod a"}, change6("a", "a"), nil},
-		{"rename", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", d+"/b")) }, []string{"rename b"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
-		{"rename over", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/a", d+"/old"))
+		{"create", func(t scene) { write(t, t.dir+"/new", "n") }, []string{"create new"}, change6("-", "n"), nil},
+		{"modify", func(t scene) { write(t, t.dir+"/a", "b") }, []string{"modify a"}, change6("a", "b"), nil},
+		{"write twice is one modify", func(t scene) { write(t, t.dir+"/a", "b"); write(t, t.dir+"/a", "c") }, []string{"modify a"}, change6("a", "c"), nil},
+		{"delete", func(t scene) { must(t, os.Remove(t.dir+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"chmod", func(t scene) { must(t, os.Chmod(t.dir+"/a", 0o4755|os.ModeSetuid)) }, []string{"chmod a"}, change6("a", "a"), nil},
+		{"rename", func(t scene) { must(t, os.Rename(t.dir+"/a", t.dir+"/b")) }, []string{"rename b"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
+		{"rename over", func(t scene) {
+			must(t, os.Rename(t.dir+"/a", t.dir+"/old"))
 		}, []string{"rename old"}, change6("old", "a"), map[string]any{"renamed_from": "a", "replaced": true}},
-		{"editor", func(t *testing.T, d string) {
-			write(t, d+"/.a.swp", "edited")
-			must(t, os.Rename(d+"/.a.swp", d+"/a"))
+		{"editor", func(t scene) {
+			write(t, t.dir+"/.a.swp", "edited")
+			must(t, os.Rename(t.dir+"/.a.swp", t.dir+"/a"))
 		}, []string{"modify a"}, change6("a", "edited"), map[string]any{"replaced": true}},
-		{"rotation", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/a", d+"/a.1"))
-			write(t, d+"/a", "anew")
+		{"rotation", func(t scene) {
+			must(t, os.Rename(t.dir+"/a", t.dir+"/a.1"))
+			write(t, t.dir+"/a", "anew")
 		}, []string{"rename a.1", "create a"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
-		{"swap", func(t *testing.T, d string) {
-			must(t, unix.Renameat2(unix.AT_FDCWD, d+"/a", unix.AT_FDCWD, d+"/old", unix.RENAME_EXCHANGE))
+		{"swap", func(t scene) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, t.dir+"/old", unix.RENAME_EXCHANGE))
 		}, []string{"rename a", "rename old"}, change6("old", "old"), map[string]any{"renamed_from": "old"}},
-		{"moved out", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"hard link", func(t *testing.T, d string) { must(t, os.Link(d+"/a", d+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
-		{"symlink", func(t *testing.T, d string) { must(t, os.Symlink("a", d+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
-		{"symlink elsewhere", func(t *testing.T, d string) {
-			must(t, os.Symlink("a", d+"/tmp"), os.Rename(d+"/tmp", d+"/link"))
+		{"moved out", func(t scene) { must(t, os.Rename(t.dir+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
+		{"symlink", func(t scene) { must(t, os.Symlink("a", t.dir+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
+		{"symlink elsewhere", func(t scene) {
+			must(t, os.Symlink("a", t.dir+"/tmp"), os.Rename(t.dir+"/tmp", t.dir+"/link"))
 		}, []string{"modify link"}, ">", map[string]any{"link_target": "a", "previous_link_target": "old"}},
-		{"folder", func(t *testing.T, d string) { must(t, os.Mkdir(d+"/f", 0o700)) }, []string{"create f"}, ">", map[string]any{"kind": "directory"}},
-		{"folder with content", func(t *testing.T, d string) { write(t, d+"/x/y/z", "z") }, []string{"create x", "create x/y", "create x/y/z"}, ">", nil},
-		{"folder removed", func(t *testing.T, d string) { must(t, os.RemoveAll(d+"/sub")) }, []string{"delete sub", "delete sub/in"}, ">", nil},
-		{"folder renamed", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/sub", d+"/bus"))
+		{"folder", func(t scene) { must(t, os.Mkdir(t.dir+"/f", 0o700)) }, []string{"create f"}, ">", map[string]any{"kind": "directory"}},
+		{"folder with content", func(t scene) { write(t, t.dir+"/x/y/z", "z") }, []string{"create x", "create x/y", "create x/y/z"}, ">", nil},
+		{"folder removed", func(t scene) { must(t, os.RemoveAll(t.dir+"/sub")) }, []string{"delete sub", "delete sub/in"}, ">", nil},
+		{"folder renamed", func(t scene) {
+			must(t, os.Rename(t.dir+"/sub", t.dir+"/bus"))
 		}, []string{"rename bus", "rename bus/in"}, ">", map[string]any{"renamed_from": "sub"}},
-		{"fifo", func(t *testing.T, d string) { must(t, unix.Mkfifo(d+"/p", 0o600)) }, []string{"create p"}, ">", map[string]any{"kind": "fifo"}},
-		{"socket", func(t *testing.T, d string) {
-			l, err := net.Listen("unix", d+"/s")
+		{"fifo", func(t scene) { must(t, unix.Mkfifo(t.dir+"/p", 0o600)) }, []string{"create p"}, ">", map[string]any{"kind": "fifo"}},
+		{"socket", func(t scene) {
+			l, err := net.Listen("unix", t.dir+"/s")
 			must(t, err)
 			t.Cleanup(func() { l.Close() })
 		}, []string{"create s"}, ">", map[string]any{"kind": "socket"}},
-		{"hostile name", func(t *testing.T, d string) {
-			write(t, d+"/\x1b[2J\n\xff"+strings.Repeat("x", 240), "h")
+		{"hostile name", func(t scene) {
+			write(t, t.dir+"/\x1b[2J\n\xff"+strings.Repeat("x", 240), "h")
 		}, []string{"create \x1b[2J\n\xff" + strings.Repeat("x", 240)}, change6("-", "h"), nil},
-		{"name of dots", func(t *testing.T, d string) { write(t, d+"/.../...", "h") }, []string{"create ...", "create .../..."}, ">", nil},
-		{"file becomes folder", func(t *testing.T, d string) {
-			must(t, os.Remove(d+"/a"), os.Mkdir(d+"/a", 0o755))
+		{"name of dots", func(t scene) { write(t, t.dir+"/.../...", "h") }, []string{"create ...", "create .../..."}, ">", nil},
+		{"file becomes folder", func(t scene) {
+			other := t.TempDir()
+			must(t, os.Chmod(other, 0o755), unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, other, unix.RENAME_EXCHANGE))
 		}, []string{"modify a", "chmod a"}, change6("a", "-"), map[string]any{"kind": "directory", "replaced": true}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			d := t.TempDir()
 			write(t, d+"/a", "a")
 			write(t, d+"/old", "old")
@@ -80,7 +88,7 @@ func TestOperations(t *testing.T) {
 			must(t, os.Symlink("old", d+"/link"))
 			r := start(t, Config{Paths: []string{d}})
 			r.hashed(t)
-			test.do(t, d)
+			test.do(scene{t, d})
 			want := make([]string, len(test.want))
 			for i, w := range test.want {
 				operation, name, _ := strings.Cut(w, " ")
@@ -115,6 +123,7 @@ func TestOperations(t *testing.T) {
 }
 
 func TestChown(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may give files away: run as root")
 	}
@@ -129,6 +138,7 @@ func TestChown(t *testing.T) {
 }
 
 func TestNothingToTell(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
 	write(t, d+"/own/spool", "")
@@ -146,6 +156,7 @@ func TestNothingToTell(t *testing.T) {
 }
 
 func TestPathThatDoesNotExistYet(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	path := d + "/a/b/c/file"
 	r := start(t, Config{Paths: []string{path}})
@@ -166,6 +177,7 @@ func TestPathThatDoesNotExistYet(t *testing.T) {
 }
 
 func TestFolderMovedAndMadeAgain(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/f/g/x", "x")
 	r := start(t, Config{Paths: []string{d}})
@@ -187,6 +199,7 @@ func TestFolderMovedAndMadeAgain(t *testing.T) {
 // A ConfigMap volume: key -> ..data/key, ..data -> a folder per version, which the kubelet swaps by a rename
 // (k8s.io/kubernetes pkg/volume/util/atomic_writer.go).
 func TestConfigMapSwap(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	version := func(n string) {
 		write(t, d+"/..v"+n+"/key", "value "+n)
@@ -214,6 +227,7 @@ func TestConfigMapSwap(t *testing.T) {
 }
 
 func TestWatchedSymlinkToFolder(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/one/x", "1")
 	write(t, d+"/two/x", "2")
@@ -231,6 +245,7 @@ func TestWatchedSymlinkToFolder(t *testing.T) {
 }
 
 func TestPattern(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/home/ann/.ssh/keys", "k")
 	must(t, os.Mkdir(d+"/home/bob", 0o755))
@@ -247,6 +262,7 @@ func TestPattern(t *testing.T) {
 }
 
 func TestRoot(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/etc/real/passwd", "p")
 	must(t, os.Symlink("/etc/real/passwd", d+"/etc/passwd"))
@@ -263,6 +279,7 @@ func TestRoot(t *testing.T) {
 
 // What the kernel does not tell is found by the rescan after an overflow, and watches that ended unseen are renewed.
 func TestOverflow(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/f/a", "a")
 	write(t, d+"/f/b", "b")
@@ -288,6 +305,7 @@ func TestOverflow(t *testing.T) {
 }
 
 func TestTooFewWatches(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/first/a", "a")
 	write(t, d+"/second/b", "b")
@@ -312,6 +330,7 @@ func TestTooFewWatches(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	for i := range 10 {
 		write(t, fmt.Sprint(d, "/", i), "")
@@ -357,6 +376,7 @@ func TestUnreadable(t *testing.T) {
 
 // What the rate limit does not let hash is told when it does, and what can be told at once is.
 func TestHashRate(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
 	write(t, d+"/b", "b")
@@ -375,6 +395,7 @@ func TestHashRate(t *testing.T) {
 }
 
 func TestWhileDown(t *testing.T) {
+	t.Parallel()
 	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
 	write(t, d+"/same", "same")
 	write(t, d+"/a", "a")
@@ -419,6 +440,7 @@ func TestWhileDown(t *testing.T) {
 
 // What is not durable is told again.
 func TestStateIsSavedOnlyAfterTheEvents(t *testing.T) {
+	t.Parallel()
 	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
 	write(t, d+"/a", "a")
 	c := Config{Paths: []string{d}, StateFile: state}
