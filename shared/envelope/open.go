@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -84,39 +83,4 @@ func (m Message) Alert() (*event.Alert, error) {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return a, nil
-}
-
-// unpack returns the data of m, decompressed, in memory of its own.
-func (m Message) unpack() ([]byte, error) {
-	f, err := m.format()
-	if err != nil {
-		return nil, err
-	}
-	size, err := f.size(m.Data)
-	if err != nil {
-		return nil, f.refuse(err)
-	}
-	if size > MaxUnpacked {
-		return nil, fmt.Errorf("%w: %s: %d bytes unpacked, at most %d are accepted", ErrTooLarge, f.name, size, MaxUnpacked)
-	}
-	if size > 0 {
-		out, err := f.decode(make([]byte, 0, size+slack), m.Data)
-		if err == nil {
-			return out, nil
-		}
-		if !errors.Is(err, errFull) {
-			return nil, f.refuse(err)
-		}
-	}
-	// The size is not said, or is that of a part only: unpack where there is room for all that is accepted.
-	room := rooms.Get().(*[MaxUnpacked + slack]byte)
-	defer rooms.Put(room)
-	out, err := f.decode(room[:0], m.Data)
-	switch {
-	case errors.Is(err, errFull), err == nil && len(out) > MaxUnpacked:
-		return nil, fmt.Errorf("%w: %s: more than %d bytes unpacked", ErrTooLarge, f.name, MaxUnpacked)
-	case err != nil:
-		return nil, f.refuse(err)
-	}
-	return bytes.Clone(out), nil
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+)
+
+const usage = `apss-agent senses files, processes and connections and publishes events.
+
+  apss-agent              run until SIGTERM or SIGINT
+  apss-agent spool DIR    print the events and alerts below DIR that are not confirmed, as NDJSON; changes nothing
+  apss-agent -version     print the version
+  apss-agent -help        print this
+
+Exit codes: 0 ended as asked, 1 failed while running, 2 wrong settings or usage.
+
+Settings, from the environment:
+
+`
+
+// printHelp prints the usage and one line for each setting.
+func printHelp(w io.Writer) error {
+	if _, err := io.WriteString(w, usage); err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for f := range reflect.TypeFor[settings]().Fields() {
+		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
+		if value != "" {
+			value = " [" + value + "]"
+		}
+		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)
+	}
+	return table.Flush()
+}

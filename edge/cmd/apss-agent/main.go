@@ -1,0 +1,126 @@
+// Command apss-agent is the agent of a node or, as a sidecar, of a pod: it senses files, processes and connections and
+// publishes events. Run it with -help for its settings.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/apss-sensor/apss/edge/internal/agent"
+	"github.com/apss-sensor/apss/edge/internal/identity"
+	"github.com/apss-sensor/apss/shared/httpx"
+	"github.com/apss-sensor/apss/shared/telemetry"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// errSettings is in the chain of every error that the settings are to blame for.
+var errSettings = errors.New("wrong settings, nothing was started (-help lists them)")
+
+func main() { os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+
+// command does what args say and returns the exit code.
+func command(args, environ []string, stdout, stderr io.Writer) int {
+	fail := func(code int, err error) int {
+		fmt.Fprintln(stderr, "apss-agent:", err)
+		return code
+	}
+	var err error
+	switch {
+	case len(args) == 0:
+		s, err := load(environ)
+		if err != nil {
+			return fail(exitUsage, fmt.Errorf("%w:\n%w", errSettings, err))
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		if err := run(ctx, s, stdout, stderr); errors.Is(err, errSettings) {
+			return fail(exitUsage, err)
+		} else if err != nil {
+			return fail(exitFailed, err)
+		}
+		return exitOK
+	case len(args) == 1 && (args[0] == "-version" || args[0] == "--version"):
+		_, err = fmt.Fprintln(stdout, version)
+	case len(args) == 1 && (args[0] == "-help" || args[0] == "--help" || args[0] == "-h"):
+		err = printHelp(stdout)
+	case len(args) == 2 && args[0] == "spool":
+		err = printSpool(stdout, args[1])
+	default:
+		return fail(exitUsage, fmt.Errorf("no such use: %q; see apss-agent -help", args))
+	}
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	return exitOK
+}
+
+// run runs the agent until ctx ends.
+func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error) {
+	limitMemory(s)
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("reading the host's name, part of the default AGENT_ID: %w", err)
+	}
+	tel, err := telemetry.Start(ctx, telemetry.Config{
+		Service: "apss-agent", Version: version, Project: s.PubSubProject, Level: s.LogLevel, Log: stderr,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		err = errors.Join(err, tel.Shutdown(end))
+	}()
+	var listener net.Listener
+	if s.HTTPAddr != off {
+		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.HTTPAddr); err != nil {
+			return fmt.Errorf("listening for /metrics and probes (set HTTP_ADDR to another address, or to off): %w", err)
+		}
+		defer listener.Close()
+	}
+	publisher, err := newPublisher(ctx, s, stdout)
+	if err != nil {
+		return err
+	}
+	config := s.agent(identity.New(s.AgentID, s.Cluster, s.Node, s.Pod, s.Namespace, host))
+	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
+	if config.Sources, err = newSensors(s, tel.Logger()); err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	a, err := agent.New(config)
+	if err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	for name, check := range a.Checks() {
+		tel.Ready(name, check)
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the drain is over: it is when one looks
+	served := make(chan error, 1)
+	go func() {
+		if listener == nil {
+			served <- nil
+			return
+		}
+		served <- httpx.Serve(serving, listener, tel.Handler(), time.Second)
+	}()
+	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir)
+	err = a.Run(ctx)
+	stop()
+	return errors.Join(err, <-served)
+}

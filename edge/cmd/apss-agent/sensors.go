@@ -1,0 +1,41 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/apss-sensor/apss/edge/internal/agent"
+	"github.com/apss-sensor/apss/edge/internal/source/file"
+	"github.com/apss-sensor/apss/edge/internal/source/network"
+	"github.com/apss-sensor/apss/edge/internal/source/process"
+)
+
+// newSensors makes the sensors that s asks for.
+func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
+	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
+		log.Warn("making STATE_DIR: changes made while no agent runs will not be seen", "error", err)
+	}
+	files, errFiles := file.New(file.Config{
+		Paths: s.WatchPaths, Exclude: []string{s.SpoolDir, s.StateDir}, StateFile: filepath.Join(s.StateDir, "files"),
+		Root: s.Root, Logger: log.With("sensor", "file"),
+	})
+	processes, errProcesses := process.New(process.Config{Interval: s.ProcInterval, Proc: s.Proc, Logger: log.With("sensor", "process")})
+	if err := errors.Join(errFiles, errProcesses); err != nil {
+		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
+	}
+	sockets, err := network.New(network.Config{
+		Interval: s.NetInterval, Proc: s.Proc, SuspiciousPorts: s.SuspiciousPorts, InternalNets: s.InternalNets,
+		Process: processes.Process, Logger: log.With("sensor", "network"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
+	}
+	return []agent.Source{
+		{Name: files.Name(), Run: files.Run, Stats: func() any { return files.Stats() }},
+		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
+		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
+	}, nil
+}

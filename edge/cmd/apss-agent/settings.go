@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/apss-sensor/apss/edge/internal/spool"
+	"github.com/apss-sensor/apss/shared/setting"
+)
+
+// settings are the agent's, from the environment. The tag help is what -help prints.
+type settings struct {
+	Publisher          string `env:"PUBLISHER, default=pubsub" help:"where to: pubsub, or stdout (NDJSON, for a person)"`
+	PubSubProject      string `env:"PUBSUB_PROJECT_ID" help:"Google Cloud project of the topics; required by pubsub"`
+	EventsTopic        string `env:"EVENTS_TOPIC, default=apss-events" help:"topic of events"`
+	AlertsTopic        string `env:"ALERTS_TOPIC, default=apss-alerts" help:"topic of alerts"`
+	PubSubEmulatorHost string `env:"PUBSUB_EMULATOR_HOST" help:"host:port of a Pub/Sub emulator, used instead of the service"`
+	InFlight           int    `env:"PUBLISH_IN_FLIGHT, default=4" help:"messages of a lane under way at the same time, 1 to 64"`
+
+	Cluster   string `env:"CLUSTER_NAME, default=local" help:"name of the cluster"`
+	Node      string `env:"NODE_NAME" help:"name of the node"`
+	Pod       string `env:"POD_NAME" help:"in a sidecar: its pod; not set in a DaemonSet"`
+	Namespace string `env:"POD_NAMESPACE" help:"namespace of POD_NAME"`
+	AgentID   string `env:"AGENT_ID" help:"by default CLUSTER_NAME/ and POD_NAME, else NODE_NAME, else the host's name"`
+
+	SpoolDir       string `env:"SPOOL_DIR, default=/var/lib/apss/spool" help:"folder for what is not confirmed yet; one for each agent"`
+	SpoolMax       int64  `env:"SPOOL_MAX_BYTES, default=268435456" help:"bound of the events in it; full: the oldest give way"`
+	SpoolAlertsMax int64  `env:"SPOOL_ALERTS_MAX_BYTES, default=67108864" help:"bound of the alerts in it"`
+	SpoolSegment   int64  `env:"SPOOL_SEGMENT_BYTES, default=4194304" help:"size of its files, 65536 to 67108864"`
+	StateDir       string `env:"STATE_DIR, default=/var/lib/apss/state" help:"folder for what the sensors remember"`
+
+	BufferEvents int           `env:"BUFFER_EVENTS, default=100000" help:"events that may wait in memory, 100 to 10000000"`
+	BufferAlerts int           `env:"BUFFER_ALERTS, default=10000" help:"alerts that may wait in memory, 10 to 1000000"`
+	BufferBytes  int           `env:"BUFFER_BYTES, default=67108864" help:"bytes that either may take, 1048576 to 4294967296"`
+	SealCount    int           `env:"SEAL_COUNT, default=100" help:"events in a message, 1 to 10000"`
+	SealBytes    int           `env:"SEAL_BYTES, default=262144" help:"their bytes before compression, 1024 to 8388608"`
+	SealAfter    time.Duration `env:"SEAL_AFTER, default=200ms" help:"how long the first may wait, 1ms to 1m; HIGH and CRITICAL never wait"`
+	Heartbeat    time.Duration `env:"HEARTBEAT_INTERVAL, default=60s" help:"time between two heartbeats, 1s to 1h"`
+	Drain        time.Duration `env:"DRAIN_TIMEOUT, default=8s" help:"time to send what waits when asked to end, 0s to 10m; Kubernetes gives 30s"`
+
+	ProcInterval    time.Duration  `env:"PROC_SCAN_INTERVAL, default=100ms" help:"time between two looks at the processes, 1ms to 1h"`
+	NetInterval     time.Duration  `env:"NET_SCAN_INTERVAL, default=250ms" help:"time between two looks at the sockets, 10ms to 1h"`
+	WatchPaths      []string       `env:"WATCH_PATHS, default=/etc/passwd,/etc/shadow,/etc/sudoers,/root/.ssh,/etc/crontab,/var/spool/cron" help:"files and folders to watch, most important first; they need not exist yet"`
+	SuspiciousPorts []uint16       `env:"SUSPICIOUS_PORTS, default=4444,5555,6666,1337,3389,5900,5901,6379,27017" help:"ports of the other side that make a connection suspicious"`
+	InternalNets    []netip.Prefix `env:"INTERNAL_NETS" help:"networks that count as internal besides the private ones: the cluster's ranges"`
+	Proc            string         `env:"HOST_PROC, default=/proc" help:"where procfs is mounted"`
+	Root            string         `env:"HOST_ROOT, default=/" help:"where the watched file system is mounted"`
+
+	HTTPAddr string     `env:"HTTP_ADDR, default=:8080" help:"address of /metrics /healthz /readyz; off: none"`
+	LogLevel slog.Level `env:"LOG_LEVEL, default=INFO" help:"DEBUG, INFO, WARN or ERROR"`
+}
+
+// prefixes are those of our settings: a key that starts with one and is none is a mistake.
+var prefixes = []string{
+	"APSS_", "SPOOL_", "BUFFER_", "SEAL_", "PUBLISH", "WATCH_", "PROC_SCAN_", "NET_SCAN_", "HEARTBEAT_", "DRAIN_",
+	"SUSPICIOUS_", "INTERNAL_NETS", "EVENTS_TOPIC", "ALERTS_TOPIC",
+}
+
+// load reads and checks the settings; the error holds everything that is wrong.
+func load(environ []string) (*settings, error) {
+	s := new(settings)
+	return s, setting.Load(environ, prefixes, s)
+}
+
+// Validate reports all that is out of range or contradictory.
+func (s *settings) Validate() error {
+	var errs []error
+	fault := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
+	between := func(key string, v, low, high int64) {
+		if v < low || v > high {
+			fault(key, "%d is not between %d and %d", v, low, high)
+		}
+	}
+	during := func(key string, v, low, high time.Duration) {
+		if v < low || v > high {
+			fault(key, "%v is not between %v and %v", v, low, high)
+		}
+	}
+	absolute := func(key, path string) {
+		if !filepath.IsAbs(path) {
+			fault(key, "%q is not an absolute path", path)
+		}
+	}
+	switch s.Publisher {
+	case "pubsub":
+		if s.PubSubProject == "" {
+			fault("PUBSUB_PROJECT_ID", "PUBLISHER=pubsub needs the project of its topics")
+		}
+		if s.EventsTopic == s.AlertsTopic {
+			fault("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
+		}
+	case "stdout":
+	default:
+		fault("PUBLISHER", "%q is none of pubsub, stdout", s.Publisher)
+	}
+	if s.Pod == "" && s.Namespace != "" {
+		fault("POD_NAMESPACE", "it is the namespace of POD_NAME, which is not set")
+	}
+	between("PUBLISH_IN_FLIGHT", int64(s.InFlight), 1, 64)
+	absolute("SPOOL_DIR", s.SpoolDir)
+	absolute("STATE_DIR", s.StateDir)
+	between("SPOOL_SEGMENT_BYTES", s.SpoolSegment, spool.MinSegmentBytes, spool.MaxSegmentBytes)
+	for key, v := range map[string]int64{"SPOOL_MAX_BYTES": s.SpoolMax, "SPOOL_ALERTS_MAX_BYTES": s.SpoolAlertsMax} {
+		between(key, v, 2*spool.MinSegmentBytes, 1<<40)
+		if v < 2*s.SpoolSegment {
+			fault(key, "%d is less than two files of SPOOL_SEGMENT_BYTES=%d", v, s.SpoolSegment)
+		}
+	}
+	between("BUFFER_EVENTS", int64(s.BufferEvents), 100, 10_000_000)
+	between("BUFFER_ALERTS", int64(s.BufferAlerts), 10, 1_000_000)
+	between("BUFFER_BYTES", int64(s.BufferBytes), 1<<20, 4<<30)
+	between("SEAL_COUNT", int64(s.SealCount), 1, 10_000) // envelope.MaxEvents
+	between("SEAL_BYTES", int64(s.SealBytes), 1<<10, 8<<20)
+	if s.SealCount > s.BufferEvents {
+		fault("SEAL_COUNT", "%d is more than BUFFER_EVENTS=%d", s.SealCount, s.BufferEvents)
+	}
+	if s.SealBytes > s.BufferBytes {
+		fault("SEAL_BYTES", "%d is more than BUFFER_BYTES=%d", s.SealBytes, s.BufferBytes)
+	}
+	during("SEAL_AFTER", s.SealAfter, time.Millisecond, time.Minute)
+	during("HEARTBEAT_INTERVAL", s.Heartbeat, time.Second, time.Hour)
+	during("DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
+	during("PROC_SCAN_INTERVAL", s.ProcInterval, time.Millisecond, time.Hour)
+	during("NET_SCAN_INTERVAL", s.NetInterval, 10*time.Millisecond, time.Hour)
+	for _, p := range s.WatchPaths {
+		absolute("WATCH_PATHS", p)
+	}
+	if slices.Contains(s.SuspiciousPorts, 0) {
+		fault("SUSPICIOUS_PORTS", "0 is no port")
+	}
+	absolute("HOST_PROC", s.Proc)
+	absolute("HOST_ROOT", s.Root)
+	if s.HTTPAddr != off {
+		if _, port, err := net.SplitHostPort(s.HTTPAddr); err != nil {
+			fault("HTTP_ADDR", "%q is not like \":8080\" or \"127.0.0.1:8080\"; \"off\" turns it off", s.HTTPAddr)
+		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			fault("HTTP_ADDR", "%q is not a port from 0 to 65535", port)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// off is the HTTP_ADDR of an agent that serves nothing: an empty setting is one that is not set.
+const off = "off"

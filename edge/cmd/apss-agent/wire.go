@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/apss-sensor/apss/edge/internal/agent"
+	"github.com/apss-sensor/apss/edge/internal/buffer"
+	"github.com/apss-sensor/apss/edge/internal/identity"
+	"github.com/apss-sensor/apss/edge/internal/publish"
+	"github.com/apss-sensor/apss/edge/internal/spool"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// refusedBytes bounds what is kept, in each lane, of messages that will never be accepted.
+const refusedBytes = 16 << 20
+
+// agent returns the agent's part of s.
+func (s *settings) agent(id identity.Identity) agent.Config {
+	lane := func(name string, count int, maxBytes int64, seal agent.Seal, sync bool) agent.LaneConfig {
+		dir := filepath.Join(s.SpoolDir, name)
+		return agent.LaneConfig{
+			Buffer:   buffer.Limits{Count: count, Bytes: s.BufferBytes},
+			Seal:     seal,
+			Spool:    spool.Config{Dir: dir, MaxBytes: maxBytes, SegmentBytes: s.SpoolSegment, Sync: sync, Fresh: 2 * s.InFlight},
+			Refused:  spool.Config{Dir: filepath.Join(dir, "refused"), MaxBytes: refusedBytes, SegmentBytes: refusedBytes / 8},
+			InFlight: s.InFlight,
+		}
+	}
+	return agent.Config{
+		Identity:  id,
+		Severity:  func(e *event.Event) event.Severity { return e.Severity },
+		Events:    lane("events", s.BufferEvents, s.SpoolMax, agent.Seal{Count: s.SealCount, Bytes: s.SealBytes, After: s.SealAfter}, false),
+		Alerts:    lane("alerts", s.BufferAlerts, s.SpoolAlertsMax, agent.Seal{Count: 1, Bytes: s.SealBytes}, true),
+		Heartbeat: s.Heartbeat,
+		Drain:     s.Drain,
+	}
+}
+
+func newPublisher(ctx context.Context, s *settings, stdout io.Writer) (agent.Publisher, error) {
+	if s.Publisher == "stdout" {
+		signal.Ignore(syscall.SIGPIPE) // a reader that goes away ends the agent in order
+		return publish.NewStdout(stdout), nil
+	}
+	return publish.NewPubSub(context.WithoutCancel(ctx), publish.PubSubConfig{
+		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic, InFlight: s.InFlight,
+	})
+}
+
+// limitMemory sets the collector's limits unless the environment did. A node pays for every agent's memory: the heap of
+// an idle agent is a few MiB, so collecting twice as often costs little and keeps it small. The limit is soft: what
+// full buffers take, and room to work.
+func limitMemory(s *settings) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2*int64(s.BufferBytes) + 64<<20)
+	}
+}

@@ -1,0 +1,52 @@
+// Package functions registers the Cloud Run functions with the functions framework. The entry point Forward is served
+// at every path; the path says which integration a push is for, as in cmd/apss-functions.
+package functions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"sync"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"github.com/apss-sensor/apss/functions/internal/program"
+)
+
+//nolint:gochecknoinits // the functions framework demands registration in init
+func init() {
+	functions.HTTP("Forward", forward(os.Environ, os.Getenv("FUNCTION_TARGET") == "Forward"))
+}
+
+// forward builds the program with the first request, or at once when it is what the process is started for: then wrong
+// settings end the start, and the deployment is refused instead of each push.
+func forward(environ func() []string, now bool) http.HandlerFunc {
+	build := sync.OnceValues(func() (*program.Program, error) {
+		return program.New(context.Background(), environ(), "", os.Stderr)
+	})
+	if now {
+		if _, err := build(); err != nil {
+			fmt.Fprintln(os.Stderr, "Forward:", err)
+			os.Exit(exitCode(err))
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		p, err := build()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "Forward:", err)
+			http.Error(w, "Forward cannot start; its log says why", http.StatusInternalServerError)
+			return
+		}
+		p.Handler().ServeHTTP(w, r)
+	}
+}
+
+// exitCode is 2 for wrong settings, as of every program here.
+func exitCode(err error) int {
+	if errors.Is(err, program.ErrSettings) {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,37 @@
+package functions
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestForward(t *testing.T) {
+	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
+	tests := []struct {
+		name   string
+		env    []string
+		path   string
+		status int
+	}{
+		{"wrong settings", nil, "/events/sweetsecurity", 500},
+		{"no push", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=k", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}, "/events/sweetsecurity", 400},
+		{"no integration", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=k", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}, "/events/slack", 404},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			built := 0
+			h := forward(func() []string { built++; return tt.env }, false)
+			for range 2 {
+				w := httptest.NewRecorder()
+				h(w, httptest.NewRequest(http.MethodPost, tt.path, http.NoBody))
+				if w.Code != tt.status {
+					t.Errorf("got %d, want %d", w.Code, tt.status)
+				}
+			}
+			if built != 1 {
+				t.Errorf("the program was built %d times, want once", built)
+			}
+		})
+	}
+}

@@ -1,0 +1,116 @@
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/apss-sensor/apss/shared/envelope"
+)
+
+// newPublisher returns a publisher to a topic of an embedded Pub/Sub.
+func newPublisher(t *testing.T, topic string) (*Publisher, *pstest.Server) {
+	t.Helper()
+	server := pstest.NewServer()
+	t.Cleanup(func() { _ = server.Close() })
+	client, err := pubsub.NewClient(t.Context(), "p", option.WithEndpoint(server.Addr), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: "projects/p/topics/dead"}); err != nil {
+		t.Fatal(err)
+	}
+	p := New(client, topic, time.Second)
+	p.now = func() time.Time { return time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC) }
+	t.Cleanup(p.Close)
+	return p, server
+}
+
+func TestPublish(t *testing.T) {
+	p, server := newPublisher(t, "dead")
+	err := p.Publish(t.Context(), Letter{
+		Message: envelope.Message{Data: []byte("\x00data\xff"), Attributes: map[string]string{
+			"ce-type": "apss.events.v1", "content-encoding": "zstd", "cluster": "c1", "apss-reason": "an older one",
+			"googclient_traceparent": "00-1-2-3",
+		}},
+		Integration: "sweetsecurity", Subscription: "projects/p/subscriptions/s", MessageID: "17", DeliveryAttempt: 2,
+		Status: 422, Reason: "422: bad\npid\x1b[2J",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := server.Messages()
+	if len(messages) != 1 {
+		t.Fatalf("got %d messages, want 1", len(messages))
+	}
+	if got, want := string(messages[0].Data), "\x00data\xff"; got != want {
+		t.Errorf("got data %q, want %q", got, want)
+	}
+	want := map[string]string{
+		"ce-type": "apss.events.v1", "content-encoding": "zstd", "cluster": "c1",
+		"apss-reason": "422: bad pid [2J", "apss-integration": "sweetsecurity", "apss-subscription": "projects/p/subscriptions/s",
+		"apss-message-id": "17", "apss-delivery-attempt": "2", "apss-receiver-status": "422", "apss-time": "2026-11-22T10:00:00Z",
+	}
+	if diff := cmp.Diff(want, messages[0].Attributes); diff != "" {
+		t.Errorf("attributes (-want +got):\n%s", diff)
+	}
+}
+
+func TestPublishFails(t *testing.T) {
+	t.Run("no topic", func(t *testing.T) {
+		p, _ := newPublisher(t, "missing")
+		if err := p.Publish(t.Context(), Letter{}); err == nil {
+			t.Error("got nil, want an error: nothing is confirmed")
+		}
+	})
+	t.Run("nobody answers", func(t *testing.T) {
+		p, server := newPublisher(t, "dead")
+		_ = server.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := p.Publish(ctx, Letter{Message: envelope.Message{Data: []byte("x")}}); err == nil {
+			t.Error("got nil, want an error: nothing is confirmed")
+		}
+	})
+}
+
+// TestAttributesFit: whatever is in a letter, Pub/Sub takes its attributes.
+func TestAttributesFit(t *testing.T) {
+	theirs := map[string]string{"ce-type": "apss.events.v1", "ce-id": "1", "content-type": "x"}
+	for i := len(theirs); i < maxAttributes; i++ {
+		theirs[fmt.Sprintf("a%03d", i)] = strings.Repeat("v", maxValue)
+	}
+	got := Letter{
+		Message: envelope.Message{Attributes: theirs}, Reason: strings.Repeat("é", 5000), Subscription: strings.Repeat("s", 5000),
+		Integration: "\xff\xfe", Status: 1, DeliveryAttempt: 1,
+	}.attributes(time.Now())
+	if len(got) != maxAttributes {
+		t.Errorf("got %d attributes, want %d", len(got), maxAttributes)
+	}
+	for k, v := range got {
+		if len(v) > maxValue || !utf8.ValidString(v) {
+			t.Errorf("%s has %d bytes, valid UTF-8: %t", k, len(v), utf8.ValidString(v))
+		}
+	}
+	for _, k := range []string{"ce-type", "ce-id", "content-type", "apss-reason"} {
+		if _, ok := got[k]; !ok {
+			t.Errorf("%s is missing", k)
+		}
+	}
+	if got["apss-attributes-dropped"] != "8" {
+		t.Errorf("got apss-attributes-dropped %q, want 8: the seven of ours and this one", got["apss-attributes-dropped"])
+	}
+}

@@ -1,0 +1,84 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/apss-sensor/apss/functions/internal/budget"
+	"github.com/apss-sensor/apss/shared/outcome"
+)
+
+// What became of events, as the counter's attribute "fate" says it.
+const (
+	fateAccepted = "accepted"
+	fateDead     = "dead_lettered"
+)
+
+// metrics are one integration's figures.
+type metrics struct {
+	attributes metric.MeasurementOption // the integration's name
+	accepted   metric.MeasurementOption
+	dead       metric.MeasurementOption
+	fates      metric.Int64Counter
+	calls      metric.Int64Counter
+	duration   metric.Float64Histogram
+	holds      metric.Int64Counter
+	forgotten  metric.Int64Counter
+	classes    [outcome.Partial + 1]metric.MeasurementOption
+}
+
+func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, error) {
+	var errs [6]error
+	own := attribute.String("integration", name)
+	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(more, own)...))
+	}
+	out := metrics{
+		attributes: with(),
+		accepted:   with(attribute.String("fate", fateAccepted)),
+		dead:       with(attribute.String("fate", fateDead)),
+	}
+	for c := range out.classes {
+		out.classes[c] = with(attribute.String("outcome", outcome.Class(c).String()))
+	}
+	out.fates, errs[0] = m.Int64Counter("apss.forward.events",
+		metric.WithDescription("Events that came to an end: accepted by the receiver or dead-lettered."))
+	out.calls, errs[1] = m.Int64Counter("apss.forward.calls",
+		metric.WithDescription("Calls to the receiver, by what they came to."))
+	out.duration, errs[2] = m.Float64Histogram("apss.forward.call.duration", metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
+		metric.WithDescription("Time of a call to the receiver."))
+	out.holds, errs[3] = m.Int64Counter("apss.forward.holds",
+		metric.WithDescription("Times in which the receiver was not called, because it asked for it or refused the key."))
+	out.forgotten, errs[4] = m.Int64Counter("apss.forward.forgotten",
+		metric.WithDescription("Messages half delivered that were forgotten for want of room; their redelivery is sent whole."))
+	_, errs[5] = m.Int64ObservableGauge("apss.forward.in_hand", metric.WithUnit("By"),
+		metric.WithDescription("Bytes of pushes and opened messages in memory."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(inHand.Used())
+			return nil
+		}))
+	return out, errors.Join(errs[:]...)
+}
+
+// call counts a call that came to e.
+func (m *metrics) call(ctx context.Context, e *outcome.Error, took time.Duration) {
+	class := outcome.OK
+	if e != nil && int(e.Class) < len(m.classes) {
+		class = e.Class
+	}
+	m.calls.Add(ctx, 1, m.classes[class])
+	m.duration.Record(ctx, took.Seconds(), m.attributes)
+}
+
+func (m *metrics) events(ctx context.Context, fate string, n int) {
+	option := m.accepted
+	if fate == fateDead {
+		option = m.dead
+	}
+	m.fates.Add(ctx, int64(n), option)
+}

@@ -1,0 +1,235 @@
+// Package sweetsecurity delivers events to Sweet Security.
+//
+// The API: POST /api/v1/events/batch {"events":[...]}, GET /health, Authorization: Bearer <key>, Idempotency-Key made
+// from the ids of the batch in their order. Events are passed on byte for byte.
+//
+// What answers come to: any 2xx accepts, but for the ids its body rejects (Partial). 400, 413 and 422 speak of the
+// batch's content (Split). 401 and 403 refuse the key: it is read anew once, and when it changed the call is repeated
+// at once; else Auth. Every other answer is Retry: 404, a redirect and their like speak of the endpoint, and events must
+// not be given up for a wrong setting.
+package sweetsecurity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/shared/event"
+	"github.com/apss-sensor/apss/shared/httpx"
+	"github.com/apss-sensor/apss/shared/outcome"
+	"github.com/apss-sensor/apss/shared/secret"
+)
+
+// Kind is the integration's kind, and the name of its instance unless another is given.
+const Kind = "sweetsecurity"
+
+// maxAnswer holds a rejection with a reason of 200 bytes for each of 4,000 events.
+const maxAnswer = 1 << 20
+
+// Config says where Sweet Security is.
+type Config struct {
+	Endpoint  string        // base URL; https, or http to a loopback address
+	AllowHTTP bool          // http to any address
+	APIKey    secret.Source // read anew for each call
+	Timeout   time.Duration // of one call
+	MaxConns  int
+	Log       *slog.Logger
+	Meter     metric.Meter
+}
+
+// Client is the integration. Safe for concurrent use.
+type Client struct {
+	batch, health string
+	key           secret.Source
+	http          *httpx.Client
+	log           *slog.Logger
+	unreadable    metric.Int64Counter
+}
+
+var (
+	_ integration.Integration = (*Client)(nil)
+	_ integration.EventSink   = (*Client)(nil)
+)
+
+// New returns a client, or what is wrong with c.
+func New(c Config) (*Client, error) {
+	base, err := parseEndpoint(c.Endpoint, c.AllowHTTP)
+	if err != nil {
+		return nil, err
+	}
+	unreadable, err := c.Meter.Int64Counter("apss.sweetsecurity.unreadable_answers",
+		metric.WithDescription("Accepting answers of Sweet Security whose body could not be read; their events count as accepted."))
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		batch:      base + "/api/v1/events/batch",
+		health:     base + "/health",
+		key:        c.APIKey,
+		http:       httpx.New(httpx.Options{Timeout: c.Timeout, MaxResponse: maxAnswer, UserAgent: "apss-functions", MaxConns: c.MaxConns}),
+		log:        c.Log,
+		unreadable: unreadable,
+	}, nil
+}
+
+// CheckEndpoint says what is wrong with an endpoint, or nil.
+func CheckEndpoint(endpoint string, allowHTTP bool) error {
+	_, err := parseEndpoint(endpoint, allowHTTP)
+	return err
+}
+
+// parseEndpoint returns the endpoint without a slash at its end. Its errors do not hold the endpoint: people put keys
+// into URLs.
+func parseEndpoint(endpoint string, allowHTTP bool) (string, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Hostname() == "" {
+		return "", errors.New("the endpoint is not a URL such as https://api.example.com")
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("the endpoint must not have user info, a query or a fragment")
+	}
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && (allowHTTP || loopback(u.Hostname())):
+	case u.Scheme == "http":
+		return "", fmt.Errorf("the endpoint on %s must be https: the API key would travel in the clear", u.Hostname())
+	default:
+		return "", fmt.Errorf("the endpoint's scheme is %q, want https", u.Scheme)
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// Check implements [integration.Integration].
+func (c *Client) Check(ctx context.Context) (integration.Status, error) {
+	answer, key, err := c.call(ctx, func() (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodGet, c.health, nil)
+	})
+	if err != nil {
+		return integration.Status{}, redact(err, key)
+	}
+	return integration.Status{Latency: answer.Elapsed}, nil
+}
+
+// SendEvents implements [integration.EventSink].
+func (c *Client) SendEvents(ctx context.Context, events []event.Raw) error {
+	id := idempotencyKey(events)
+	answer, key, err := c.call(ctx, func() (*http.Request, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.batch, &body{events: events})
+		if err != nil {
+			return nil, err
+		}
+		r.ContentLength = bodyLen(events)
+		// Lets the transport repeat a request on another connection when the idle one it took was closed meanwhile.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(&body{events: events}), nil }
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", id)
+		return r, nil
+	})
+	if err != nil {
+		return redact(err, key)
+	}
+	rejected, err := rejections(answer.Body)
+	if err != nil {
+		c.unreadable.Add(ctx, 1)
+		c.log.WarnContext(ctx, "Sweet Security accepted a batch with an answer that cannot be read; its events count as accepted",
+			"status", answer.Status, "bytes", len(answer.Body), "truncated", answer.Truncated, "events", len(events))
+	}
+	if len(rejected) > 0 {
+		return redact(&outcome.Error{
+			Class: outcome.Partial, Status: answer.Status, Rejected: rejected,
+			Reason: fmt.Sprintf("%d of %d events rejected", len(rejected), len(events)),
+		}, key)
+	}
+	return nil
+}
+
+// call sends the request that build makes, and once more when the receiver refused the key and reading it anew gave
+// another. It returns the key of the last request.
+func (c *Client) call(ctx context.Context, build func() (*http.Request, error)) (*httpx.Response, secret.Value, error) {
+	key, err := c.key.Get(ctx)
+	if err != nil {
+		return nil, key, &outcome.Error{Class: outcome.Auth, Reason: "reading the API key", Err: err}
+	}
+	answer, err := c.once(ctx, build, key)
+	if err == nil || outcome.From(err).Class != outcome.Auth {
+		return answer, key, err
+	}
+	c.key.Refresh()
+	fresh, keyErr := c.key.Get(ctx)
+	if keyErr != nil || fresh.Reveal() == key.Reveal() {
+		return nil, key, err
+	}
+	answer, err = c.once(ctx, build, fresh)
+	return answer, fresh, err
+}
+
+func (c *Client) once(ctx context.Context, build func() (*http.Request, error), key secret.Value) (*httpx.Response, error) {
+	request, err := build()
+	if err != nil {
+		return nil, &outcome.Error{Class: outcome.Retry, Reason: "making the request", Err: err}
+	}
+	request.Header.Set("Authorization", "Bearer "+key.Reveal())
+	answer, err := c.http.Do(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	err = answer.Outcome()
+	if e := outcome.From(err); e != nil && e.Class == outcome.Permanent {
+		e.Class = outcome.Retry
+		e.Reason = "check SWEET_SECURITY_ENDPOINT: " + e.Reason
+	}
+	return answer, err
+}
+
+// idempotencyKey depends on the ids in their order: 32 hex digits. An event without an id stands for itself.
+func idempotencyKey(events []event.Raw) string {
+	h := sha256.New()
+	var room [64]byte
+	for _, e := range events {
+		id, err := e.ID()
+		if err != nil {
+			h.Write(e)
+		}
+		h.Write(append(append(room[:0], id...), 0))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// redact takes key out of what err says: receivers quote requests in their answers.
+func redact(err error, key secret.Value) error {
+	e := *outcome.From(err)
+	if key.Empty() {
+		return &e
+	}
+	hide := func(s string) string { return strings.ReplaceAll(s, key.Reveal(), "[redacted]") }
+	e.Reason = hide(e.Reason)
+	e.Rejected = slices.Clone(e.Rejected)
+	for i := range e.Rejected {
+		e.Rejected[i].Reason = hide(e.Rejected[i].Reason)
+	}
+	if e.Err != nil && hide(e.Err.Error()) != e.Err.Error() {
+		e.Err = errors.New(hide(e.Err.Error()))
+	}
+	return &e
+}

@@ -1,0 +1,102 @@
+package program
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/apss-sensor/apss/shared/envelope"
+	"github.com/apss-sensor/apss/shared/secret"
+	"github.com/apss-sensor/apss/shared/setting"
+)
+
+// settings are the environment's.
+type settings struct {
+	Port     uint16     `env:"PORT, default=8080"`
+	LogLevel slog.Level `env:"LOG_LEVEL, default=INFO"`
+
+	Project            string        `env:"PUBSUB_PROJECT_ID, required"`
+	DeadLettersTopic   string        `env:"DEAD_LETTERS_TOPIC, default=apss-dead-letters"`
+	DeadLettersTimeout time.Duration `env:"DEAD_LETTERS_TIMEOUT, default=10s"`
+
+	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY, required"`
+	SweetSecurityEndpoint  string       `env:"SWEET_SECURITY_ENDPOINT, required"`
+	SweetSecurityAllowHTTP bool         `env:"SWEET_SECURITY_ALLOW_HTTP, default=false"`
+
+	Linger    time.Duration `env:"FORWARD_LINGER, default=50ms"`
+	MaxEvents int           `env:"FORWARD_MAX_EVENTS, default=1000"`
+	MaxBytes  int           `env:"FORWARD_MAX_BYTES, default=1048576"`
+	Flushes   int           `env:"FORWARD_FLUSHES, default=4"`
+	InHand    int64         `env:"FORWARD_MAX_IN_HAND, default=67108864"`
+	// CallTimeout bounds one call to the receiver, Timeout a push from request to answer. AckDeadline is the
+	// subscription's, which is the request's timeout on Pub/Sub's side.
+	CallTimeout time.Duration `env:"FORWARD_CALL_TIMEOUT, default=10s"`
+	Timeout     time.Duration `env:"FORWARD_TIMEOUT, default=45s"`
+	AckDeadline time.Duration `env:"FORWARD_ACK_DEADLINE, default=60s"`
+}
+
+// prefixes are ours: an unknown key under them is a spelling mistake.
+func prefixes() []string {
+	return []string{"FORWARD_", "SWEET_SECURITY_", "DEAD_LETTERS_"}
+}
+
+func loadSettings(environ []string) (settings, error) {
+	var s settings
+	err := setting.Load(environ, prefixes(), &s)
+	return s, err
+}
+
+// callTries is how often the receiver is called for one batch before the answer: once, and once more with a new key.
+const callTries = 2
+
+// deliver is the time for a push's delivery, the rest of Timeout being that for its dead letters.
+func (s *settings) deliver() time.Duration { return s.Timeout - s.DeadLettersTimeout }
+
+// topicPattern: cloud.google.com/pubsub/docs/pubsub-basics#resource_names.
+const topicPattern = `^(projects/[^/]+/topics/)?[A-Za-z][A-Za-z0-9._~%+-]{2,254}$`
+
+// Validate reports every setting that is out of range or contradicts another.
+func (s *settings) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	between := func(name string, v, low, high time.Duration) {
+		if v < low || v > high {
+			fault("%s is %v, want %v to %v", name, v, low, high)
+		}
+	}
+	if s.Port == 0 {
+		fault("PORT is 0, want 1 to 65535")
+	}
+	if s.DeadLettersTopic != "" && !regexp.MustCompile(topicPattern).MatchString(s.DeadLettersTopic) {
+		fault("DEAD_LETTERS_TOPIC %q is no topic's id or full name", s.DeadLettersTopic)
+	}
+	// Longer answers make Pub/Sub push more slowly (cloud.google.com/pubsub/docs/push#push_backoff).
+	between("FORWARD_LINGER", s.Linger, 0, time.Second)
+	between("FORWARD_CALL_TIMEOUT", s.CallTimeout, 100*time.Millisecond, 5*time.Minute)
+	between("DEAD_LETTERS_TIMEOUT", s.DeadLettersTimeout, time.Second, time.Minute)
+	// cloud.google.com/pubsub/docs/lease-management: an ack deadline is 10 to 600 s.
+	between("FORWARD_ACK_DEADLINE", s.AckDeadline, 10*time.Second, 600*time.Second)
+	if s.MaxEvents < 1 || s.MaxEvents > envelope.MaxEvents {
+		fault("FORWARD_MAX_EVENTS is %d, want 1 to %d", s.MaxEvents, envelope.MaxEvents)
+	}
+	if s.MaxBytes < 1<<10 || s.MaxBytes > envelope.MaxUnpacked {
+		fault("FORWARD_MAX_BYTES is %d, want %d to %d", s.MaxBytes, 1<<10, envelope.MaxUnpacked)
+	}
+	if s.Flushes < 1 || s.Flushes > 100 {
+		fault("FORWARD_FLUSHES is %d, want 1 to 100", s.Flushes)
+	}
+	if least := int64(envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
+		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: the largest push and what it unpacks to", s.InHand, least)
+	}
+	if least := s.Linger + callTries*s.CallTimeout + s.DeadLettersTimeout; s.Timeout <= least {
+		fault("FORWARD_TIMEOUT is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",
+			s.Timeout, least, callTries)
+	}
+	if s.Timeout >= s.AckDeadline {
+		fault("FORWARD_TIMEOUT is %v, want less than FORWARD_ACK_DEADLINE, %v: Pub/Sub would give up before the answer",
+			s.Timeout, s.AckDeadline)
+	}
+	return errors.Join(errs...)
+}

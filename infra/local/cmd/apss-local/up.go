@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/system"
+	"github.com/apss-sensor/apss/infra/local/internal/view"
+)
+
+const (
+	drawEvery  = 500 * time.Millisecond
+	lineEvery  = 5 * time.Second // without a terminal
+	rateOver   = 4               // drawings
+	askTimeout = 300 * time.Millisecond
+)
+
+// up runs the system and shows it until ctx ends, which is how it should end, or a program does.
+func up(ctx context.Context, c system.Config, out *os.File) error {
+	started := time.Now()
+	s, err := system.Start(ctx, c, system.Watcher{})
+	if err != nil {
+		return err
+	}
+	err = s.StartAgent(ctx)
+	var last system.AgentCounts
+	if err == nil {
+		last, err = show(ctx, s, out, started)
+	}
+	fmt.Fprintln(out, "ending ...")
+	err = errors.Join(err, s.Stop(ctx))
+	summary(out, s, last)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // Ctrl-C during the start
+	}
+	return err
+}
+
+// show returns what the agent last said of itself, and the trouble that ended it, if any.
+func show(ctx context.Context, s *system.System, out *os.File, started time.Time) (system.AgentCounts, error) {
+	var counts system.AgentCounts
+	look := func() view.State {
+		asking, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		now, err := s.AgentCounts(asking)
+		if err == nil {
+			counts = now
+		}
+		return view.Look(s, started, counts, err)
+	}
+	draw, every := lines(out), lineEvery
+	if view.IsTerminal(out) {
+		t := view.OpenTerminal(out)
+		defer t.Close()
+		draw, every = t.Draw, drawEvery
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	states := []view.State{look()}
+	for {
+		states = append(states[max(0, len(states)-rateOver):], look())
+		draw(states[0], states[len(states)-1])
+		select {
+		case <-ctx.Done():
+			return counts, nil
+		case err := <-s.Trouble():
+			return counts, err
+		case <-tick.C:
+		}
+	}
+}
+
+// lines prints a frame's head once, and then a line for each change.
+func lines(out io.Writer) func(before, now view.State) {
+	last := ""
+	return func(before, now view.State) {
+		if last == "" {
+			for _, line := range view.Head(now, view.Style{Width: 200}) {
+				fmt.Fprintln(out, line)
+			}
+		}
+		if line := view.Line(now); line != last {
+			fmt.Fprintln(out, now.At.Format(time.TimeOnly), line)
+			last = line
+		}
+	}
+}
+
+func summary(out io.Writer, s *system.System, agent system.AgentCounts) {
+	b := s.Ledger.Totals()
+	balance := "="
+	if !b.Balanced() {
+		balance = "≠"
+	}
+	fmt.Fprintf(out, "sensed %d; published %d %s delivered %d + dead letters %d + in flight %d; delivered twice %d\n",
+		agent.Sensed, b.Published, balance, b.Delivered-b.Both, b.Dead, b.InFlight, b.DeliveredTwice)
+}

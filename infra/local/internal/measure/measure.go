@@ -1,0 +1,216 @@
+// Package measure is apss-local bench: what the system takes of time and of the machine. It prints lines
+//
+//	BENCH <name> <value> <unit>
+//
+// Latencies are from the return of the system call that changed a file to the event's arrival at the stand-in, or on the
+// topic, seen by a subscriber in this process. The agent's cost is the kernel's account of it (proc_pid_stat(5),
+// proc_pid_status(5)) over 20 s, with 300 more processes asleep on the machine than it has anyway.
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/system"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+const (
+	changes   = 150
+	spacing   = 30 * time.Millisecond // between an arrival and the next change, plus a little that varies
+	arrival   = 10 * time.Second
+	sleepers  = 300
+	calmDown  = 5 * time.Second // until the agent has read the new processes
+	idleFor   = 20 * time.Second
+	plainFile = "notes"
+	// highFile has a name that the agent's severities know.
+	highFile = "authorized_keys"
+)
+
+// Run measures and prints.
+func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
+	seen := newSeen()
+	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Stop(ctx)) }()
+	if err := s.StartAgent(ctx); err != nil {
+		return err
+	}
+	plain, err := seen.measure(ctx, filepath.Join(c.Demo(), plainFile))
+	if err != nil {
+		return err
+	}
+	plain.print(out, "file-to-receiver", plain.receiver)
+	high, err := seen.measure(ctx, filepath.Join(c.Demo(), highFile))
+	if err != nil {
+		return err
+	}
+	if high.severity < event.High {
+		return fmt.Errorf("changes of %s are %v events, want HIGH: the figure would mean nothing", highFile, high.severity)
+	}
+	high.print(out, "high-file-to-topic", high.topic)
+	high.print(out, "high-file-to-receiver", high.receiver)
+	return idle(ctx, s.Agent().PID(), out)
+}
+
+// latencies of one file's changes.
+type latencies struct {
+	topic, receiver []time.Duration
+	severity        event.Severity // the least
+}
+
+func (l latencies) print(out io.Writer, name string, all []time.Duration) {
+	slices.Sort(all)
+	for _, q := range []struct {
+		name string
+		at   float64
+	}{{"median", 0.5}, {"p99", 0.99}} {
+		d := all[int(q.at*float64(len(all)-1))]
+		fmt.Fprintf(out, "BENCH %s-%s %.1f ms\n", name, q.name, float64(d.Microseconds())/1000)
+	}
+}
+
+// seen holds the first sight of events of the file that is being changed, by their size: each change adds a byte.
+type seen struct {
+	mu      sync.Mutex
+	path    string
+	size    int64 // of the change that is awaited
+	topic   time.Time
+	arrived chan arrived
+}
+
+type arrived struct {
+	topic, receiver time.Time
+	severity        event.Severity
+}
+
+func newSeen() *seen { return &seen{arrived: make(chan arrived, 1)} }
+
+func (s *seen) published(raw event.Raw, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.awaited(raw); ok && s.topic.IsZero() {
+		s.topic = at
+	}
+}
+
+func (s *seen) delivered(raw event.Raw, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.awaited(raw)
+	if !ok {
+		return
+	}
+	topic := s.topic
+	if topic.IsZero() {
+		topic = at // the topic's subscriber is a moment behind
+	}
+	s.path = ""
+	s.arrived <- arrived{topic, at, e.Severity}
+}
+
+func (s *seen) awaited(raw event.Raw) (*event.Event, bool) {
+	if s.path == "" {
+		return nil, false
+	}
+	e, err := event.Decode(raw)
+	return e, err == nil && e.File != nil && e.File.Path == s.path && e.File.Size >= s.size
+}
+
+func (s *seen) await(path string, size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.path, s.size, s.topic = path, size, time.Time{}
+}
+
+func (s *seen) measure(ctx context.Context, path string) (l latencies, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return l, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	l.severity = event.Critical
+	timeout := time.NewTimer(arrival)
+	defer timeout.Stop()
+	for i := range changes {
+		s.await(path, int64(i)+1)
+		if _, err := f.WriteString("x"); err != nil {
+			return l, err
+		}
+		since := time.Now()
+		timeout.Reset(arrival)
+		select {
+		case a := <-s.arrived:
+			l.topic = append(l.topic, a.topic.Sub(since))
+			l.receiver = append(l.receiver, a.receiver.Sub(since))
+			l.severity = min(l.severity, a.severity)
+		case <-timeout.C:
+			return l, fmt.Errorf("change %d of %s did not arrive within %v", i, path, arrival)
+		case <-ctx.Done():
+			return l, ctx.Err()
+		}
+		if err := pause(ctx, spacing+time.Duration(i%17)*time.Millisecond); err != nil { // never in step with a poll
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// idle measures the process pid while nothing is asked of it.
+func idle(ctx context.Context, pid int, out io.Writer) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var asleep []*exec.Cmd
+	defer func() {
+		cancel() // kills them
+		for _, cmd := range asleep {
+			_ = cmd.Wait() // killed, as meant
+		}
+	}()
+	for range sleepers {
+		cmd := exec.CommandContext(ctx, "sleep", "600")
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("starting a process that sleeps: %w", err)
+		}
+		asleep = append(asleep, cmd)
+	}
+	if err := pause(ctx, calmDown); err != nil {
+		return err
+	}
+	before, err := readUsage(pid)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := pause(ctx, idleFor); err != nil {
+		return err
+	}
+	after, err := readUsage(pid)
+	if err != nil {
+		return err
+	}
+	share := 100 * (after.cpu - before.cpu).Seconds() / time.Since(start).Seconds()
+	fmt.Fprintf(out, "BENCH agent-idle-cpu %.2f %%\n", share)
+	fmt.Fprintf(out, "BENCH agent-idle-rss %.1f MiB\n", float64(after.resident)/(1<<20))
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

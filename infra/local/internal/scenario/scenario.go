@@ -1,0 +1,221 @@
+// Package scenario plays make demo-once: deeds on this machine, a kill of the agent in the middle of a burst, outages
+// of Pub/Sub and of the receiver, a poison event; and then accounts for every deed and every event, by its id.
+package scenario
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/standin"
+	"github.com/apss-sensor/apss/infra/local/internal/system"
+	"github.com/apss-sensor/apss/infra/local/internal/view"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+const (
+	// atMost is how long all of it may take: the promise of make demo-once.
+	atMost = 58 * time.Second
+	// arrival bounds the wait for one deed.
+	arrival = 10 * time.Second
+	// settle bounds the wait for everything that is in flight at the end.
+	settle  = 20 * time.Second
+	refusal = 6 * time.Second // of the receiver
+
+	burstPace   = 10 * time.Millisecond
+	burstBefore = 120 // files with the agent running
+	burstDown   = 60  // while it is dead
+	burstAfter  = 180 // while the receiver refuses
+	// outageBefore the kill Pub/Sub is out of reach for so many files, so that the kill finds a spool with something in it.
+	outageBefore = 50
+)
+
+// story tells what happens, and remembers it.
+type story struct {
+	out     io.Writer
+	started time.Time
+	lines   []TimelineLine
+}
+
+func (st *story) tell(format string, args ...any) {
+	line := TimelineLine{At: time.Since(st.started).Seconds(), Text: view.Printable(fmt.Sprintf(format, args...))}
+	st.lines = append(st.lines, line)
+	fmt.Fprintf(st.out, "%6.2fs  %s\n", line.At, line.Text)
+}
+
+// Run plays the scenario and prints the story, or with asJSON the result, on out. Its error says what was lost.
+func Run(ctx context.Context, c system.Config, out io.Writer, asJSON bool) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	st := &story{out: out, started: time.Now()}
+	if asJSON {
+		st.out = os.Stderr
+	}
+	// The service's shortest waits, so that an outage's end is felt at once.
+	c.MinBackoff, c.MaxBackoff, c.MaxPushBackoff = 250*time.Millisecond, 2*time.Second, time.Second
+	p := &play{story: st, tracker: newTracker(), demo: c.Demo(), sealed: make(map[string]bool)}
+	result, err := p.run(ctx, c)
+	if err != nil {
+		return err
+	}
+	result.Seconds = time.Since(st.started).Seconds()
+	if asJSON {
+		result.Timeline = st.lines
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(result)
+	}
+	if !result.OK {
+		err = errors.Join(err, fmt.Errorf("the scenario failed: %d faults", len(result.Faults)))
+	}
+	return err
+}
+
+// play is one run.
+type play struct {
+	*story
+	*tracker
+	*system.System
+	demo      string
+	groups    []group
+	latencies []Latency
+	sealed    map[string]bool // ids in the spool of the killed agent
+}
+
+func (p *play) run(ctx context.Context, c system.Config) (result Result, err error) {
+	if err := os.MkdirAll(filepath.Join(p.demo, "burst"), 0o700); err != nil {
+		return result, err
+	}
+	p.System, err = system.Start(ctx, c, system.Watcher{
+		Published: p.published, Delivered: p.delivered, Dead: p.dead,
+	})
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, p.Stop(ctx)) }()
+	if err := p.StartAgent(ctx); err != nil {
+		return result, err
+	}
+	a := p.Addresses()
+	p.tell("started: agent (pid %d), Pub/Sub on %s, functions on %s, Sweet Security's stand-in on %s", p.Agent().PID(), a.PubSub, a.Functions, a.Sweet)
+	acts := []func(context.Context) error{p.files, p.process, p.connection, p.burst, p.poison}
+	for _, act := range acts {
+		if err := act(ctx); err != nil {
+			return result, p.explain(err)
+		}
+		select {
+		case err := <-p.Trouble():
+			return result, err
+		default:
+		}
+	}
+	return p.account(ctx)
+}
+
+// explain adds what a program said to an error that it may have caused.
+func (p *play) explain(err error) error {
+	select {
+	case trouble := <-p.Trouble():
+		return errors.Join(err, trouble)
+	default:
+		return fmt.Errorf("%w; the agent's last lines:\n    %s", err, strings.Join(p.Agent().Tail(), "\n    "))
+	}
+}
+
+// arrived waits for the event of a deed at the receiver and tells how long it took.
+func (p *play) arrived(ctx context.Context, deed string, since time.Time, match func(*sighting) bool) error {
+	waiting, cancel := context.WithTimeout(ctx, arrival)
+	defer cancel()
+	s, err := p.wait(waiting, func(s *sighting) bool { return s.delivered > 0 && match(s) })
+	if err != nil {
+		return fmt.Errorf("%s: nothing of it reached the receiver within %v", deed, arrival)
+	}
+	took := s.deliveredAt.Sub(since)
+	p.latencies = append(p.latencies, Latency{deed, string(s.typ), s.severity.String(), float64(took.Microseconds()) / 1000})
+	p.tell("%-34s %-15s %-8s at the receiver after %d ms", deed, s.typ, s.severity, took.Milliseconds())
+	return nil
+}
+
+// account waits until everything that was published has ended, and draws the table.
+func (p *play) account(ctx context.Context) (Result, error) {
+	p.tell("quiet: waiting for what is in flight")
+	until := time.Now()
+	waiting, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	missing := true
+	for missing && waiting.Err() == nil {
+		p.mu.Lock()
+		changed := p.changed
+		p.mu.Unlock()
+		_, result := tally(p.groups, p.all(), p.sealed, until)
+		if missing = result.InFlight > 0 || !result.OK; missing {
+			select {
+			case <-changed:
+			case <-waiting.Done():
+			}
+		}
+	}
+	table, result := tally(p.groups, p.all(), p.sealed, until)
+	result.Table, result.Latencies = table, p.latencies
+	if p.overflow > 0 {
+		result.OK = false
+		result.Faults = append(result.Faults, fmt.Sprintf("%d events were not followed: more than %d", p.overflow, maxSightings))
+	}
+	fmt.Fprintln(p.out)
+	for _, line := range tableLines(table) {
+		fmt.Fprintln(p.out, line)
+	}
+	fmt.Fprintf(p.out, "\npublished %d = delivered %d + dead-lettered %d + in flight %d; %d of them sensed after the fact, while the agent was down\n",
+		result.Published, result.Delivered, result.Dead, result.InFlight, result.WhileDown)
+	const show = 20
+	for i, f := range result.Faults {
+		if i == show {
+			fmt.Fprintf(p.out, "FAULT: and %d more\n", len(result.Faults)-show)
+			break
+		}
+		fmt.Fprintln(p.out, "FAULT:", view.Printable(f))
+	}
+	if result.OK {
+		fmt.Fprintln(p.out, "nothing was lost")
+	}
+	return result, nil
+}
+
+// spooled lists what the killed agent had sealed and nobody confirmed.
+func (p *play) spooled(ctx context.Context, c system.Config) error {
+	cmd := exec.CommandContext(ctx, c.Program("apss-agent"), "spool", c.SpoolDir()) //nolint:gosec // our own program
+	cmd.Env = []string{}
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("listing the spool with %s: %w", strings.Join(cmd.Args, " "), err)
+	}
+	lines := bufio.NewScanner(strings.NewReader(string(out)))
+	lines.Buffer(nil, 16<<20)
+	shown := 0
+	for lines.Scan() {
+		raw := event.Raw(lines.Bytes())
+		id, err := raw.ID()
+		if err != nil {
+			return fmt.Errorf("listing the spool: %w", err)
+		}
+		p.sealed[id] = true
+		if e, err := event.Decode(raw); err == nil && shown < 3 {
+			p.tell("    in the spool: %s %s %s", id, e.Type, view.Essence(e))
+			shown++
+		}
+	}
+	if more := len(p.sealed) - shown; more > 0 {
+		p.tell("    in the spool: and %d more events", more)
+	}
+	return lines.Err()
+}
+
+func (p *play) refuse(f standin.Faults) { p.Standin.Set(f) }

@@ -1,0 +1,166 @@
+// Package system is the whole of APSS on one machine: the programs apss-agent and apss-functions as they are deployed,
+// a broker, the push dispatcher and Sweet Security's stand-in between and behind them, and the books of what went
+// through.
+package system
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/broker"
+	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
+)
+
+// The names of the cloud side, as they are deployed.
+const (
+	Project          = "apss-local"
+	EventsTopic      = "apss-events"
+	AlertsTopic      = "apss-alerts"
+	DeadLettersTopic = "apss-dead-letters"
+	subscription     = "apss-events-sweetsecurity"
+	pushPath         = "/events/sweetsecurity"
+)
+
+// Config says how to run the system. Make it with Defaults.
+type Config struct {
+	Bin   string   // folder of the programs
+	Dir   string   // of logs, spool, state and the demo folder; made when it is not there
+	Watch []string // what the agent watches besides the demo folder
+
+	// Ports on 127.0.0.1; 0 takes a free one.
+	PubSubPort, FunctionsPort, AgentPort, SweetPort int
+	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
+	Emulator string
+
+	AckDeadline            time.Duration
+	MinBackoff, MaxBackoff time.Duration
+	MaxAttempts            int
+	Filter                 string
+	MaxPushBackoff         time.Duration
+}
+
+// Defaults returns the settings of make demo. The agent's paths are the first version's. Retries come far sooner than
+// they would in the cloud, so that a person sees them, and end as late as the service allows.
+func Defaults() Config {
+	return Config{
+		Bin:         "bin",
+		Watch:       []string{"/etc/passwd", "/etc/shadow", "/etc/sudoers", "/root/.ssh", "/etc/crontab", "/var/spool/cron"},
+		AckDeadline: time.Minute, MinBackoff: 500 * time.Millisecond, MaxBackoff: 10 * time.Second, MaxAttempts: 100,
+		MaxPushBackoff: 2 * time.Second,
+	}
+}
+
+// Demo is the folder that is there to be played with.
+func (c Config) Demo() string { return filepath.Join(c.Dir, "watched") }
+
+// LogFile is where the programs' output goes.
+func (c Config) LogFile() string { return filepath.Join(c.Dir, "apss-local.log") }
+
+// SpoolDir is the agent's spool.
+func (c Config) SpoolDir() string { return filepath.Join(c.Dir, "spool") }
+
+// StateDir is where the agent's sensors remember.
+func (c Config) StateDir() string { return filepath.Join(c.Dir, "state") }
+
+// Program returns a program's path.
+func (c Config) Program(name string) string { return filepath.Join(c.Bin, name) }
+
+func (c Config) subscription(endpoint string) dispatch.Subscription {
+	return dispatch.Subscription{
+		Name: "projects/" + Project + "/subscriptions/" + subscription, Endpoint: endpoint,
+		AckDeadline: c.AckDeadline, MinBackoff: c.MinBackoff, MaxBackoff: c.MaxBackoff, Filter: c.Filter,
+		DeadLetterTopic: "projects/" + Project + "/topics/" + DeadLettersTopic, MaxDeliveryAttempts: c.MaxAttempts,
+	}
+}
+
+// Validate reports everything that is wrong before anything is started.
+func (c Config) Validate() error {
+	errs := []error{c.subscription("http://127.0.0.1:1" + pushPath).Validate()}
+	for _, p := range c.ports() {
+		if p.port < 0 || p.port > 65535 {
+			errs = append(errs, fmt.Errorf("-%s %d: must be from 1 to 65535, or 0 for a free one", p.flag, p.port))
+			continue
+		}
+		if p.port == 0 {
+			continue
+		}
+		l, err := net.Listen("tcp", local(p.port)) //nolint:noctx // loopback: it cannot block
+		if err != nil {
+			errs = append(errs, fmt.Errorf("-%s: %w", p.flag, err))
+			continue
+		}
+		_ = l.Close()
+	}
+	if c.Emulator != "" && c.PubSubPort != 0 {
+		errs = append(errs, errors.New("-pubsub-port has no meaning with PUBSUB_EMULATOR_HOST set: leave one of them"))
+	}
+	for _, name := range []string{"apss-agent", "apss-functions"} {
+		info, err := os.Stat(c.Program(name))
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s is not there: run make build, or name its folder with -bin", c.Program(name)))
+		case info.IsDir() || info.Mode()&0o111 == 0:
+			errs = append(errs, fmt.Errorf("%s is no program: run make build", c.Program(name)))
+		}
+	}
+	for _, path := range append([]string{c.Dir}, c.Watch...) {
+		if strings.Contains(path, ",") {
+			errs = append(errs, fmt.Errorf("path %q: must have no comma", path))
+		}
+	}
+	for _, dir := range []string{c.Dir, c.Demo(), c.SpoolDir(), c.StateDir()} {
+		if err := writable(dir); err != nil {
+			errs = append(errs, fmt.Errorf("-dir: %w", err))
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+type port struct {
+	flag string
+	port int
+}
+
+func (c Config) ports() []port {
+	return []port{{"pubsub-port", c.PubSubPort}, {"functions-port", c.FunctionsPort}, {"agent-port", c.AgentPort}, {"sweet-port", c.SweetPort}}
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// freePort returns p, or a port that was free a moment ago, for a program that cannot be given a listener.
+func freePort(p int) (int, error) {
+	if p != 0 {
+		return p, nil
+	}
+	l, err := net.Listen("tcp", local(0)) //nolint:noctx // loopback: it cannot block
+	if err != nil {
+		return 0, fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func (c Config) brokerOptions() broker.Options {
+	return broker.Options{
+		Project: Project, Topics: []string{EventsTopic, AlertsTopic, DeadLettersTopic},
+		Emulator: c.Emulator, Addr: local(c.PubSubPort),
+	}
+}

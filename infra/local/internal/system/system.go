@@ -1,0 +1,309 @@
+package system
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/broker"
+	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
+	"github.com/apss-sensor/apss/infra/local/internal/ledger"
+	"github.com/apss-sensor/apss/infra/local/internal/standin"
+	"github.com/apss-sensor/apss/infra/local/internal/supervise"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// Watcher is told of events where they pass. Its functions may be nil, must not block, and must not keep what they get.
+type Watcher struct {
+	Published func(e event.Raw, at time.Time) // seen on the topic
+	Delivered func(e event.Raw, at time.Time) // accepted by the stand-in
+	Dead      func(e event.Raw, reason string)
+}
+
+// ledgerCapacity events are followed by their id.
+const ledgerCapacity = 500_000
+
+// System is running from Start to Stop. Safe for concurrent use, but for Start and Stop of the agent, which are one
+// goroutine's.
+type System struct {
+	Config     Config
+	Broker     *broker.Broker
+	Dispatcher *dispatch.Dispatcher
+	Standin    *standin.Server
+	Ledger     *ledger.Ledger
+	Feed       *Feed
+
+	key         string
+	client      *http.Client // for our own programs
+	watch       Watcher
+	log         *os.File
+	logger      *slog.Logger
+	sweet       *http.Server
+	sweetAddr   string
+	functions   *supervise.Process
+	agentAddr   string
+	functionsAt string
+
+	mu       sync.Mutex
+	agent    *supervise.Process
+	expected map[*supervise.Process]bool // their end is no trouble
+
+	trouble    chan error
+	background sync.WaitGroup // taps, servers, watchers of processes
+	pushing    sync.WaitGroup // the dispatcher
+	stopTaps   context.CancelFunc
+	stopPush   context.CancelFunc
+}
+
+// readyWithin bounds the start of a program.
+const readyWithin = 15 * time.Second
+
+// Start starts everything but the agent and waits until it is ready. What it started it also ends when it fails.
+func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
+	s := &System{
+		Config: c, Ledger: ledger.New(ledgerCapacity), Feed: new(Feed), watch: w, key: rand.Text(),
+		client:   &http.Client{Timeout: askTimeout},
+		expected: make(map[*supervise.Process]bool), trouble: make(chan error, 8),
+	}
+	s.log, err = os.OpenFile(c.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	s.logger = slog.New(slog.NewTextHandler(s.log, nil))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(ctx))
+		}
+	}()
+	o := c.brokerOptions()
+	o.Log = s.logger
+	if s.Broker, err = broker.Start(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := s.startStandin(); err != nil {
+		return nil, err
+	}
+	if err := s.startTaps(ctx); err != nil {
+		return nil, err
+	}
+	source, err := s.Broker.Subscribe(ctx, EventsTopic, subscription) // before anything can be published
+	if err != nil {
+		return nil, err
+	}
+	if err := s.startFunctions(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.startPush(ctx, source)
+}
+
+func (s *System) startStandin() error {
+	s.Standin = standin.New(standin.Options{Key: s.key, Events: s.delivered})
+	l, err := net.Listen("tcp", local(s.Config.SweetPort)) //nolint:noctx // loopback: it cannot block
+	if err != nil {
+		return fmt.Errorf("starting Sweet Security's stand-in: %w", err)
+	}
+	s.sweetAddr = l.Addr().String()
+	s.sweet = &http.Server{Handler: s.Standin, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn)}
+	s.background.Go(func() { _ = s.sweet.Serve(l) }) // ErrServerClosed, always
+	return nil
+}
+
+func (s *System) startFunctions(ctx context.Context) error {
+	port, err := freePort(s.Config.FunctionsPort)
+	if err != nil {
+		return err
+	}
+	s.functionsAt = local(port)
+	s.functions, err = s.run(ctx, "apss-functions", s.functionsAt, []string{
+		fmt.Sprint("PORT=", port),
+		"PUBSUB_PROJECT_ID=" + Project,
+		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
+		"DEAD_LETTERS_TOPIC=" + DeadLettersTopic,
+		"SWEET_SECURITY_API_KEY=" + s.key,
+		"SWEET_SECURITY_ENDPOINT=http://" + s.sweetAddr,
+		"SWEET_SECURITY_ALLOW_HTTP=true", // over loopback
+		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
+	})
+	return err
+}
+
+func (s *System) startPush(ctx context.Context, source dispatch.Source) error {
+	d, err := dispatch.New(s.Config.subscription("http://"+s.functionsAt+pushPath), source, s.Broker,
+		dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
+	if err != nil {
+		return err
+	}
+	s.Dispatcher = d
+	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
+	s.pushing.Go(func() { d.Run(ctx) })
+	return nil
+}
+
+// StartAgent starts the agent, for the first time or again, and waits until it is ready.
+func (s *System) StartAgent(ctx context.Context) error {
+	if s.agentAddr == "" {
+		port, err := freePort(s.Config.AgentPort)
+		if err != nil {
+			return err
+		}
+		s.agentAddr = local(port)
+	}
+	node, err := os.Hostname()
+	if err != nil {
+		node = "localhost"
+	}
+	p, err := s.run(ctx, "apss-agent", s.agentAddr, []string{
+		"PUBLISHER=pubsub",
+		"PUBSUB_PROJECT_ID=" + Project,
+		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
+		"EVENTS_TOPIC=" + EventsTopic,
+		"ALERTS_TOPIC=" + AlertsTopic,
+		"CLUSTER_NAME=local",
+		"NODE_NAME=" + node,
+		"SPOOL_DIR=" + s.Config.SpoolDir(),
+		"STATE_DIR=" + s.Config.StateDir(),
+		"WATCH_PATHS=" + strings.Join(append(slices.Clone(s.Config.Watch), s.Config.Demo()), ","),
+		"HTTP_ADDR=" + s.agentAddr,
+	})
+	s.mu.Lock()
+	s.agent = p
+	s.mu.Unlock()
+	return err
+}
+
+// Agent returns the agent's process; nil before its first start.
+func (s *System) Agent() *supervise.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.agent
+}
+
+// KillAgent ends the agent as kill -9 does.
+func (s *System) KillAgent() {
+	p := s.Agent()
+	s.expect(p)
+	p.Kill()
+}
+
+// Trouble delivers the end of a program that nobody asked for.
+func (s *System) Trouble() <-chan error { return s.trouble }
+
+func (s *System) expect(p *supervise.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expected[p] = true
+}
+
+// run starts a program and waits until its /readyz says 200.
+func (s *System) run(ctx context.Context, name, addr string, env []string) (*supervise.Process, error) {
+	s.logger.Info("starting", "program", name, "address", addr)
+	p, err := supervise.Start(supervise.Program{Name: name, Path: s.Config.Program(name), Env: env, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	s.background.Go(func() {
+		<-p.Done()
+		s.mu.Lock()
+		expected := s.expected[p]
+		s.mu.Unlock()
+		if !expected {
+			s.trouble <- died(p)
+		}
+	})
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	for {
+		err := s.get(ctx, "http://"+addr+"/readyz", nil)
+		if err == nil {
+			return p, nil
+		}
+		select {
+		case <-p.Done():
+			s.expect(p) // told here
+			return p, died(p)
+		case <-ctx.Done():
+			return p, fmt.Errorf("%s is not ready after %v: %w", name, readyWithin, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func died(p *supervise.Process) error {
+	err := p.Err()
+	if err == nil {
+		err = errors.New("a program ended by itself, with exit code 0")
+	}
+	return fmt.Errorf("%w; its last lines:\n    %s", err, strings.Join(p.Tail(), "\n    "))
+}
+
+// drainWithin bounds each step of Stop.
+const drainWithin = 10 * time.Second
+
+// Stop ends everything from the source on, so that nothing is cut off on its way: the agent sends what it has, what is
+// in flight arrives where it can within three seconds, and then the rest ends.
+func (s *System) Stop(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	end := func(p *supervise.Process) {
+		if p == nil {
+			return
+		}
+		select {
+		case <-p.Done(): // told already, by Trouble or Start
+			return
+		default:
+		}
+		s.expect(p)
+		errs = append(errs, p.Stop(drainWithin))
+	}
+	end(s.Agent())
+	if s.Dispatcher != nil {
+		wait, cancel := context.WithTimeout(ctx, 3*time.Second)
+		_ = s.Settled(wait, 100*time.Millisecond) // what did not settle stays in the summary's "in flight"
+		cancel()
+		s.stopPush()
+		s.pushing.Wait()
+	}
+	end(s.functions)
+	if s.stopTaps != nil {
+		s.stopTaps()
+	}
+	if s.sweet != nil {
+		errs = append(errs, s.sweet.Close())
+	}
+	if s.Broker != nil {
+		errs = append(errs, s.Broker.Close(ctx))
+	}
+	s.background.Wait()
+	errs = append(errs, s.log.Close())
+	return errors.Join(errs...)
+}
+
+// Settled waits until nothing was in flight, and nothing new came, for as long as quiet.
+func (s *System) Settled(ctx context.Context, quiet time.Duration) error {
+	last, since := s.Ledger.Totals(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for what is in flight: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+		now := s.Ledger.Totals()
+		if now != last || now.InFlight != 0 || s.Dispatcher.Stats().Held != 0 {
+			last, since = now, time.Now()
+			continue
+		}
+		if time.Since(since) >= quiet {
+			return nil
+		}
+	}
+}

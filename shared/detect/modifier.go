@@ -1,0 +1,431 @@
+package detect
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"math/big"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxRegexp is the longest regular expression of a rule, in bytes.
+const maxRegexp = 4096
+
+// comparison is lt, lte, gt, gte, or equality for parts of times.
+type comparison struct {
+	op    string
+	bound number
+}
+
+func (c comparison) holds(n number) bool {
+	d := n.cmp(c.bound)
+	switch c.op {
+	case "lt":
+		return d < 0
+	case "lte":
+		return d <= 0
+	case "gt":
+		return d > 0
+	case "gte":
+		return d >= 0
+	default:
+		return d == 0
+	}
+}
+
+// timeUnit is a part of a time.
+type timeUnit string
+
+const noUnit timeUnit = ""
+
+// modifiers is what a chain of modifiers comes to. The kinds exclude each other.
+type modifiers struct {
+	kind            leafKind
+	kindWord        string // the modifier that chose the kind
+	all, neq, cased bool
+	flags           string // of re
+	compare         string
+	unit            timeUnit
+	refAt           anchor
+}
+
+// parseModifiers reads the modifiers that say how to compare, and returns those that change values, in order.
+func (it *item) parseModifiers() (m modifiers, transforms []string, err error) {
+	m.kind = leafPattern
+	choose := func(k leafKind, word string) {
+		if m.kindWord != "" && (k != leafCompare || m.kind != leafCompare) && err == nil {
+			err = faultf(it.line, "use one of them, or two search identifiers", "modifiers %s and %s exclude each other", m.kindWord, word)
+		}
+		m.kind, m.kindWord = k, word
+	}
+	for _, word := range it.modifiers {
+		switch word {
+		case "all":
+			m.all = true
+		case "neq":
+			m.neq = true
+		case "cased":
+			m.cased = true
+		case "re":
+			choose(leafRegexp, word)
+		case "i", "m", "s":
+			if m.kind != leafRegexp {
+				return m, nil, faultf(it.line, "write |re|"+word, "modifier %s stands without re before it", word)
+			}
+			m.flags += word
+		case "cidr":
+			choose(leafNetwork, word)
+		case "exists":
+			choose(leafExists, word)
+		case "lt", "lte", "gt", "gte":
+			choose(leafCompare, word)
+			if m.compare != "" && err == nil {
+				err = faultf(it.line, "use two search identifiers", "modifiers %s and %s exclude each other", m.compare, word)
+			}
+			m.compare = word
+		case "minute", "hour", "day", "week", "month", "year":
+			choose(leafCompare, word)
+			m.unit = timeUnit(word)
+		case "fieldref":
+			choose(leafRef, word)
+		case "contains", "startswith", "endswith", "base64", "base64offset", "wide", "utf16le", "utf16be", "utf16", "windash", "expand":
+			transforms = append(transforms, word)
+		default:
+			return m, nil, faultf(it.line, "the modifiers are all, base64, base64offset, cased, cidr, contains, endswith, exists, expand, fieldref, gt, gte, lt, lte, neq, "+
+				"re (i, m, s), startswith, utf16, utf16be, utf16le, wide, windash, and minute, hour, day, week, month, year", "modifier %q is unknown", word)
+		}
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	if m.kind == leafRef {
+		for _, word := range transforms {
+			switch word {
+			case "startswith":
+				m.refAt = atStart
+			case "endswith":
+				m.refAt = atEnd
+			case "contains":
+				m.refAt = anywhere
+			default:
+				return m, nil, faultf(it.line, "fieldref takes startswith, endswith, contains, cased, neq", "modifiers fieldref and %s exclude each other", word)
+			}
+		}
+		return m, nil, nil
+	}
+	if m.kind != leafPattern {
+		for _, word := range transforms {
+			if word != "expand" || m.kind == leafExists || m.kind == leafCompare {
+				instead := "use two search identifiers"
+				if m.kind == leafRegexp {
+					instead = "a regular expression is found anywhere in the value; anchor it with ^ or $"
+				}
+				return m, nil, faultf(it.line, instead, "modifiers %s and %s exclude each other", m.kindWord, word)
+			}
+		}
+	}
+	if m.all && !it.list {
+		return m, nil, faultf(it.line, "leave all out, or give a list", "modifier all stands with a single value")
+	}
+	return m, transforms, nil
+}
+
+// lower makes the item's tree.
+func (it *item) lower(source *logsource, placeholders func(string) ([]string, bool)) (*node, error) {
+	m, transforms, err := it.parseModifiers()
+	if err != nil {
+		return nil, err
+	}
+	f, err := it.resolve(source, &m)
+	if err != nil {
+		return nil, err
+	}
+	kids := make([]*node, 0, len(it.values))
+	for _, v := range it.values {
+		n, err := it.value(v, f, source, m, transforms, placeholders)
+		if err != nil {
+			return nil, err
+		}
+		kids = append(kids, n)
+	}
+	op := opOr
+	if m.all {
+		op = opAnd
+	}
+	n := join(op, kids)
+	if m.neq {
+		n = negate(n)
+	}
+	return n, nil
+}
+
+func (it *item) resolve(source *logsource, m *modifiers) (*field, error) {
+	if it.field != "" {
+		f, err := source.field(it.line, it.field)
+		if err == nil && m.unit != noUnit && !f.timed() {
+			return nil, faultf(it.line, "ask timestamp, process.start_time or metadata", "field %q is not a time, which modifier %s needs", it.field, m.unit)
+		}
+		return f, err
+	}
+	if m.kind != leafPattern && m.kind != leafRegexp {
+		return nil, faultf(it.line, "name a field", "keywords do not take modifier %s", m.kindWord)
+	}
+	return source.keywordField(), nil
+}
+
+// value makes the tree of one value.
+func (it *item) value(v scalar, f *field, source *logsource, m modifiers, transforms []string, placeholders func(string) ([]string, bool)) (*node, error) {
+	if err := v.check(it); err != nil {
+		return nil, err
+	}
+	l := leaf{field: f, kind: m.kind, cased: m.cased, unit: m.unit, refAt: m.refAt}
+	texts := []pattern{plain(v.text)}
+	if m.kind == leafPattern && v.tag == "!!str" {
+		texts[0] = parsePattern(v.text)
+	}
+	if v.tag == "!!null" {
+		if it.field == "" || len(it.modifiers) > 0 && !slices.Equal(it.modifiers, []string{"neq"}) {
+			return nil, faultf(v.line, "write an empty text as ''", "null does not go with keywords or modifiers")
+		}
+		l.kind = leafExists
+		return negate(leafNode(&l)), nil
+	}
+	if v.tag == "!!bool" {
+		texts[0] = plain(strings.ToLower(v.text))
+	}
+	for _, word := range transforms {
+		var err error
+		if texts, err = transform(v.line, word, texts, placeholders); err != nil {
+			return nil, err
+		}
+	}
+	kids := make([]*node, 0, len(texts))
+	for _, p := range texts {
+		n, err := it.leaf(l, v, p, source, m)
+		if err != nil {
+			return nil, err
+		}
+		kids = append(kids, n)
+	}
+	return join(opOr, kids), nil
+}
+
+// check refuses values whose meaning would surprise.
+func (v scalar) check(it *item) error {
+	switch v.tag {
+	case "!!str", "!!bool", "!!float", "!!timestamp":
+	case "!!int":
+		digits := strings.TrimLeft(v.text, "+-")
+		if _, ok := new(big.Int).SetString(v.text, 10); !ok || len(digits) > 1 && digits[0] == '0' || v.text[0] == '+' {
+			return faultf(v.line, "put it in quotes to compare it as text, or write it in decimal", "the number %s can be read in more than one way", v.text)
+		}
+	case "!!null":
+		if it.list {
+			return faultf(v.line, "give null a search identifier of its own", "null stands in a list of values, where Sigma has no place for it")
+		}
+	default:
+		return faultf(v.line, "put it in quotes", "the value has the type %s", v.tag)
+	}
+	return nil
+}
+
+// leaf completes l with the value p.
+func (it *item) leaf(l leaf, v scalar, p pattern, source *logsource, m modifiers) (*node, error) {
+	text, isText := p.text()
+	switch m.kind {
+	case leafPattern:
+		if it.field == "" && l.kind == leafPattern {
+			p = surround(p, true, true)
+		}
+		switch {
+		case len(p) == 0:
+			l.kind = leafExists
+			return negate(leafNode(&l)), nil
+		case len(p) == 1 && p[0].kind == anyRun:
+			l.kind = leafExists
+			return leafNode(&l), nil
+		}
+		l.pattern = p
+	case leafExists:
+		if v.tag != "!!bool" {
+			return nil, faultf(v.line, "write true or false", "exists takes %q", v.text)
+		}
+		if text != "true" {
+			return negate(leafNode(&l)), nil
+		}
+	case leafRegexp:
+		if !isText {
+			return nil, faultf(v.line, "use placeholder values without wildcards", "a placeholder puts a wildcard into a regular expression")
+		}
+		re, err := compileRegexp(v.line, text, m.flags)
+		if err != nil {
+			return nil, err
+		}
+		l.regexp = re
+	case leafNetwork:
+		network, err := netip.ParsePrefix(text)
+		if !isText || err != nil {
+			return nil, faultf(v.line, "write 10.0.0.0/8 or fc00::/7, for instance", "%q is not a network", text)
+		}
+		if network.Addr().Is4In6() && network.Bits() >= 96 { // values are compared unmapped
+			network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
+		}
+		l.network = network.Masked()
+	case leafCompare:
+		bound, ok := parseNumber(text)
+		if !ok || v.tag == "!!str" && m.unit == noUnit && strings.TrimSpace(v.text) != v.text {
+			return nil, faultf(v.line, "write a decimal number", "%s takes %q, which is not a number", m.kindWord, v.text)
+		}
+		l.compare = comparison{op: m.compare, bound: bound}
+	case leafRef:
+		ref, err := source.field(v.line, v.text)
+		if err != nil {
+			return nil, err
+		}
+		l.ref = ref
+	}
+	return leafNode(&l), nil
+}
+
+// surround puts stars around p.
+func surround(p pattern, before, after bool) pattern {
+	if before {
+		p = pattern{{kind: anyRun}}.join(p)
+	}
+	if after {
+		p = p.add(part{kind: anyRun})
+	}
+	return p
+}
+
+// compileRegexp compiles with RE2's syntax (regexp/syntax), which has all that Sigma's modifiers appendix allows.
+func compileRegexp(line int, text, flags string) (*regexp.Regexp, error) {
+	if len(text) > maxRegexp {
+		return nil, faultf(line, "", "the regular expression has %d bytes; the most is %d", len(text), maxRegexp)
+	}
+	if flags != "" {
+		text = "(?" + flags + ")" + text
+	}
+	re, err := regexp.Compile(text)
+	if err != nil {
+		return nil, faultf(line, "regular expressions are RE2: write lookaround, backreferences and possessive or atomic groups as search identifiers joined with and, not",
+			"%v", err)
+	}
+	return re, nil
+}
+
+// transform applies one value modifier to every alternative.
+func transform(line int, word string, in []pattern, placeholders func(string) ([]string, bool)) ([]pattern, error) {
+	var out []pattern
+	for _, p := range in {
+		var made []pattern
+		switch word {
+		case "contains":
+			made = []pattern{surround(p, true, true)}
+		case "startswith":
+			made = []pattern{surround(p, false, true)}
+		case "endswith":
+			made = []pattern{surround(p, true, false)}
+		case "windash":
+			made = windash(p)
+		case "expand":
+			var err error
+			if made, err = p.expand(placeholders); err != nil {
+				return nil, faultf(line, "give its values in the settings", "%v", err)
+			}
+		default:
+			text, ok := p.text()
+			if !ok {
+				return nil, faultf(line, "escape wildcards with a backslash, and write contains after "+word, "modifier %s cannot encode wildcards", word)
+			}
+			made = encode(word, text)
+		}
+		out = append(out, made...)
+		if len(out) > maxExpansion {
+			return nil, faultf(line, "split the value", "modifier %s makes more than %d values of one", word, maxExpansion)
+		}
+	}
+	if len(out) == 0 {
+		return nil, faultf(line, "give it a text", "modifier %s leaves nothing of the value", word)
+	}
+	return out, nil
+}
+
+func encode(word, text string) []pattern {
+	switch word {
+	case "base64":
+		return []pattern{plain(base64.StdEncoding.EncodeToString([]byte(text)))}
+	case "base64offset":
+		return base64Offsets(text)
+	case "utf16be":
+		return []pattern{plain(string(appendUTF16(nil, binary.BigEndian, text)))}
+	case "utf16":
+		return []pattern{plain(string(appendUTF16([]byte{0xff, 0xfe}, binary.LittleEndian, text)))}
+	default: // wide, utf16le
+		return []pattern{plain(string(appendUTF16(nil, binary.LittleEndian, text)))}
+	}
+}
+
+func appendUTF16(b []byte, order binary.AppendByteOrder, text string) []byte {
+	for _, u := range utf16.Encode([]rune(text)) {
+		b = order.AppendUint16(b, u)
+	}
+	return b
+}
+
+// base64Offsets returns the digits that text has in common wherever it stands in an encoded text: one form for each of
+// the three places that its first byte may have in a group of three.
+func base64Offsets(text string) []pattern {
+	var out []pattern
+	for shift := range 3 {
+		encoded := base64.StdEncoding.EncodeToString(append(make([]byte, shift), text...))
+		// A digit that also holds bits of a neighbour differs: skip those of the bytes before, cut those after.
+		from := []int{0, 2, 3}[shift]
+		to := len(encoded) - []int{0, 3, 2}[(shift+len(text))%3]
+		if from < to {
+			out = append(out, plain(encoded[from:to]))
+		}
+	}
+	return out
+}
+
+// dashes are what the modifier windash takes for one another.
+const dashes = "-/–—―"
+
+// windash varies the dash of every flag: one that a word follows and none precedes. A dash inside a word is no flag.
+func windash(p pattern) []pattern {
+	out := []pattern{nil}
+	word := func(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
+	for _, q := range p {
+		before := rune(0)
+		start := 0
+		for i, r := range q.text {
+			width := utf8.RuneLen(r)
+			if width > 0 && strings.ContainsRune(dashes, r) && !word(before) {
+				if after, _ := utf8.DecodeRuneInString(q.text[i+width:]); i+width < len(q.text) && word(after) {
+					next := make([]pattern, 0, len(out)*len(dashes))
+					for _, head := range out {
+						for _, dash := range dashes {
+							next = append(next, head.join(plain(q.text[start:i]+string(dash))))
+						}
+					}
+					out, start = next, i+width
+					if len(out) > maxExpansion {
+						return out
+					}
+				}
+			}
+			before = r
+		}
+		rest := part{q.kind, q.text[start:]}
+		for i := range out {
+			out[i] = out[i].add(rest)
+		}
+	}
+	return out
+}
