@@ -91,9 +91,8 @@ type entry[T any] struct {
 type flight[T any] struct {
 	entries []*entry[T]
 	bytes   int
-	callers int // that did not give up
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	callers int                     // that did not give up
+	cancel  context.CancelCauseFunc // of the flush's context
 }
 
 // New starts a group. All limits must be positive, but for Linger, which may be 0; New panics otherwise.
@@ -253,9 +252,10 @@ func (g *Group[T]) start() {
 		f.entries = append(f.entries, e)
 	}
 	f.callers = len(f.entries)
-	f.ctx, f.cancel = context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	f.cancel = cancel
 	g.flights[&f] = struct{}{}
-	go g.run(&f)
+	go g.run(ctx, &f)
 }
 
 // fail gives every entry of l the verdict ErrClosed.
@@ -276,7 +276,7 @@ func (g *Group[T]) signalIdle() {
 }
 
 // run is a flight's goroutine; it is started without g.mu.
-func (g *Group[T]) run(f *flight[T]) {
+func (g *Group[T]) run(ctx context.Context, f *flight[T]) {
 	var verdicts []error
 	err := errors.New("the flush ended its goroutine") // by runtime.Goexit: neither a return nor a panic
 	defer func() {
@@ -289,7 +289,7 @@ func (g *Group[T]) run(f *flight[T]) {
 	for i, e := range f.entries {
 		items[i] = e.item
 	}
-	verdicts = g.flush(f.ctx, items)
+	verdicts = g.flush(ctx, items)
 	err = nil
 	if verdicts != nil && len(verdicts) != len(items) {
 		err = fmt.Errorf("the flush returned %d verdicts for %d items", len(verdicts), len(items))

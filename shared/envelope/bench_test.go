@@ -38,6 +38,7 @@ func ndjson(events []*event.Event) []byte {
 
 // report turns a benchmark of whole envelopes into figures per event.
 func report(b *testing.B, events, raw, packed int) {
+	b.Helper()
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
 	b.ReportMetric(float64(packed)/float64(events), "B/event")
 	b.ReportMetric(float64(raw)/float64(events), "rawB/event")

@@ -21,7 +21,7 @@ func TestMessagesAsBytes(t *testing.T) {
 		"zero":       {},
 		"data":       {Data: []byte("x")},
 		"attributes": {Attributes: map[string]string{"b": "2", "a": "1", "": "", "c\x00": "\xff"}},
-		"many":       {Data: bytes.Repeat([]byte("x"), 1<<20), Attributes: many},
+		"many":       {Data: bytes.Repeat([]byte("x"), 1<<12), Attributes: many},
 		"events":     seal(eventtest.Many(100, 1)...),
 		"alert":      envelope.SealAlert(eventtest.Alert(), source, noon),
 	} {

@@ -2,6 +2,7 @@ package envelope_test
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -74,7 +75,7 @@ func TestWrappedPush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := httptest.NewRequest("POST", "/events/sweet", strings.NewReader(string(body)))
+	r := httptest.NewRequest(http.MethodPost, "/events/sweet", strings.NewReader(string(body)))
 	r.Header.Set("Content-Type", "application/json")
 	got, err := envelope.ReadPush(r)
 	if err != nil {

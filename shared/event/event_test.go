@@ -186,17 +186,3 @@ func TestFingerprint(t *testing.T) {
 		t.Errorf("got %s, want %s as ever", base, want)
 	}
 }
-
-func TestNewID(t *testing.T) {
-	last := ""
-	for range 1000 {
-		id := event.NewID()
-		if len(id) != 36 || id[14] != '7' {
-			t.Fatalf("got %q, want a UUIDv7", id)
-		}
-		if id <= last {
-			t.Fatalf("%q was made after %q", id, last)
-		}
-		last = id
-	}
-}

@@ -50,6 +50,7 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 	out.calls, errs[1] = m.Int64Counter("apss.forward.calls",
 		metric.WithDescription("Calls to the receiver, by what they came to."))
 	out.duration, errs[2] = m.Float64Histogram("apss.forward.call.duration", metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
 		metric.WithDescription("Time of a call to the receiver."))
 	out.holds, errs[3] = m.Int64Counter("apss.forward.holds",
 		metric.WithDescription("Times in which the receiver was not called, because it asked for it or refused the key."))

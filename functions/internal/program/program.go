@@ -141,6 +141,9 @@ const (
 	closeGrace = 1500 * time.Millisecond
 )
 
+// answerTime is for an answer to be written after the handler's timeout.
+const answerTime = 5 * time.Second
+
 // Run serves on the port of the settings until ctx ends, then drains and closes.
 func (p *Program) Run(ctx context.Context) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(p.settings.Port))))
@@ -158,7 +161,10 @@ func (p *Program) Run(ctx context.Context) error {
 		log.InfoContext(ctx, "draining")
 		p.flush(ctx)
 	})
-	err = httpx.Serve(ctx, l, p.handler, drainGrace)
+	// The handlers' own timeout ends a push; a shorter one of the connection would lose the answer, or end the request's
+	// context (net/http watches the connection under the read timeout).
+	longest := p.settings.Timeout + answerTime
+	err = httpx.Server{Handler: p.handler, Grace: drainGrace, ReadTimeout: longest, WriteTimeout: longest, Log: log}.Serve(ctx, l)
 	stop()
 	wg.Wait()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)

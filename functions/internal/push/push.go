@@ -55,6 +55,7 @@ func New(c Config) (*Handler, error) {
 	requests, err1 := c.Meter.Int64Counter("apss.push.requests",
 		metric.WithDescription("Push requests, by the status that answered them."))
 	duration, err2 := c.Meter.Float64Histogram("apss.push.duration", metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
 		metric.WithDescription("Time from a push request to its answer."))
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", c.Name, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ func Many(n int, seed uint64) []*event.Event {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	src := rand.NewChaCha8(key)
-	s := &node{Rand: rand.New(src), bytes: src, now: Time(), pid: 20_000}
+	s := &node{Rand: rand.New(src), bytes: src, now: Time(), pid: 20_000} //nolint:gosec // must be the same for the same seed
 	s.tail = 2<<62 | s.Uint64()>>2
 	s.place()
 	events := make([]*event.Event, n)
@@ -168,10 +169,12 @@ func (s *node) connect(e *event.Event, p *pod) {
 	if rest, drawn := strings.CutSuffix(host, "x"); drawn {
 		host = fmt.Sprint(rest, 1+s.IntN(254))
 	}
-	var dst uint16
-	fmt.Sscan(port, &dst)
+	dst, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		panic(err) // in the table of apps
+	}
 	e.Network = &event.Network{
-		Protocol: "tcp", Direction: "outbound", SrcIP: p.ip, SrcPort: uint16(32768 + s.IntN(28232)), DstIP: host, DstPort: dst,
+		Protocol: "tcp", Direction: "outbound", SrcIP: p.ip, SrcPort: uint16(32768 + s.IntN(28232)), DstIP: host, DstPort: uint16(dst),
 		State: "ESTABLISHED", IsExternal: !strings.HasPrefix(host, "10."),
 	}
 	if s.IntN(3) > 0 {
@@ -240,7 +243,7 @@ func (s *node) id() string {
 
 func (s *node) hex(n int) string {
 	b := make([]byte, n)
-	s.bytes.Read(b)
+	_, _ = s.bytes.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 

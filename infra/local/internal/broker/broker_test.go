@@ -19,57 +19,57 @@ import (
 	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 )
 
-func start(t testing.TB, o broker.Options) *broker.Broker {
-	t.Helper()
+func start(tb testing.TB, o broker.Options) *broker.Broker {
+	tb.Helper()
 	o.Project, o.Topics = "p", []string{"events", "dead"}
-	b, err := broker.Start(t.Context(), o)
+	b, err := broker.Start(tb.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := b.Close(context.Background()); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return b
 }
 
-func subscribe(t testing.TB, b *broker.Broker, topic string) broker.Source {
-	t.Helper()
-	s, err := b.Subscribe(t.Context(), topic, "s")
+func subscribe(tb testing.TB, b *broker.Broker, topic string) broker.Source {
+	tb.Helper()
+	s, err := b.Subscribe(tb.Context(), topic, "s")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
 // receive waits for n messages and returns their data.
-func receive(t testing.TB, s broker.Source, n int) []string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+func receive(tb testing.TB, s broker.Source, n int) []string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
 	defer cancel()
 	var all []string
 	for len(all) < n {
 		messages, err := s.Receive(ctx, 3)
 		if err != nil {
-			t.Fatalf("after %d of %d messages: %v", len(all), n, err)
+			tb.Fatalf("after %d of %d messages: %v", len(all), n, err)
 		}
 		if len(messages) > 3 {
-			t.Fatalf("got %d messages, want 3 at most", len(messages))
+			tb.Fatalf("got %d messages, want 3 at most", len(messages))
 		}
 		for _, m := range messages {
 			all = append(all, string(m.Data))
 			if err := s.Done(ctx, m.Lease); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			}
 		}
 	}
 	return all
 }
 
-func publish(t testing.TB, b *broker.Broker, topic, data string) error {
-	t.Helper()
-	return b.Publish(t.Context(), b.TopicName(topic), dispatch.Message{Data: []byte(data)})
+func publish(tb testing.TB, b *broker.Broker, topic, data string) error {
+	tb.Helper()
+	return b.Publish(tb.Context(), b.TopicName(topic), dispatch.Message{Data: []byte(data)})
 }
 
 func TestEverySubscriptionGetsEveryMessage(t *testing.T) {

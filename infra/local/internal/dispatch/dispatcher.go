@@ -139,11 +139,10 @@ func (d *Dispatcher) Run(ctx context.Context) {
 		wants: make(chan int), arrived: make(chan []Message), results: make(chan result)}
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	r.requests = requests
 
 	var receiver sync.WaitGroup
 	receiver.Go(func() { r.receive(ctx) })
-	r.loop(ctx)
+	r.loop(ctx, requests)
 
 	grace := time.AfterFunc(d.opts.Grace, cancel)
 	defer grace.Stop()
@@ -157,8 +156,6 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // run is the state of Run; all of it but the channels belongs to the goroutine of Run.
 type run struct {
 	*Dispatcher
-	requests context.Context // of the pushes: outlives Run's by the grace
-
 	wants   chan int       // how many messages the receiver may fetch
 	arrived chan []Message // what it fetched
 	results chan result
@@ -202,11 +199,12 @@ func (r *run) receive(ctx context.Context) {
 	}
 }
 
-func (r *run) loop(ctx context.Context) {
+// loop runs until ctx ends. The context of requests outlives it by the grace.
+func (r *run) loop(ctx, requests context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		timer.Reset(r.start(time.Now()))
+		timer.Reset(r.start(requests, time.Now()))
 		r.publishStats()
 		var wants chan int
 		room := r.opts.MaxHeld - r.held
@@ -218,7 +216,7 @@ func (r *run) loop(ctx context.Context) {
 			r.fetching = true
 		case messages := <-r.arrived:
 			r.fetching = false
-			r.take(messages)
+			r.take(requests, messages)
 		case res := <-r.results:
 			r.settle(res)
 		case <-timer.C:
@@ -229,7 +227,7 @@ func (r *run) loop(ctx context.Context) {
 }
 
 // start starts every request that may start now and returns how long nothing else can, if nothing happens.
-func (r *run) start(now time.Time) time.Duration {
+func (r *run) start(requests context.Context, now time.Time) time.Duration {
 	const idle = time.Hour
 	r.mu.Lock()
 	paused := r.paused
@@ -256,17 +254,17 @@ func (r *run) start(now time.Time) time.Duration {
 		h.attempt++
 		r.inFlight++
 		r.counters.Requests++
-		go func() { r.results <- r.deliver(h) }() // settle takes every result, also after Run's context ended
+		go func() { r.results <- r.deliver(requests, h) }() // settle takes every result, also after Run's context ended
 	}
 	return idle
 }
 
 // take counts messages in, and drops those that the filter refuses: the service acknowledges them itself.
-func (r *run) take(messages []Message) {
+func (r *run) take(ctx context.Context, messages []Message) {
 	for _, m := range messages {
 		if !r.filter.Match(m.Attributes) {
 			r.counters.Filtered++
-			if err := r.source.Done(r.requests, m.Lease); err != nil {
+			if err := r.source.Done(ctx, m.Lease); err != nil {
 				r.opts.Log.Warn("acknowledging a filtered message", "id", m.ID, "error", err)
 			}
 			continue
@@ -281,10 +279,10 @@ func (r *run) take(messages []Message) {
 
 // deliver makes one attempt and, where it was the last, the dead letter. When that cannot be published, the message
 // stays and is tried again, as the service does.
-func (r *run) deliver(h *held) result {
-	v, reason := r.sub.push(r.requests, r.opts.Transport, h.Message, h.attempt)
-	if v != acked && r.sub.DeadLetterTopic != "" && h.attempt >= r.sub.MaxDeliveryAttempts && r.requests.Err() == nil {
-		err := r.dead.Publish(r.requests, r.sub.DeadLetterTopic, r.sub.deadLetter(h.Message, h.attempt))
+func (r *run) deliver(ctx context.Context, h *held) result {
+	v, reason := r.sub.push(ctx, r.opts.Transport, h.Message, h.attempt)
+	if v != acked && r.sub.DeadLetterTopic != "" && h.attempt >= r.sub.MaxDeliveryAttempts && ctx.Err() == nil {
+		err := r.dead.Publish(ctx, r.sub.DeadLetterTopic, r.sub.deadLetter(h.Message, h.attempt))
 		if err == nil {
 			v = deadLettered
 		} else {
@@ -292,7 +290,7 @@ func (r *run) deliver(h *held) result {
 		}
 	}
 	if v == acked || v == deadLettered {
-		if err := r.source.Done(r.requests, h.Lease); err != nil {
+		if err := r.source.Done(ctx, h.Lease); err != nil {
 			// The broker will deliver it again: at least once.
 			r.opts.Log.Warn("acknowledging a message", "id", h.ID, "error", err)
 		}

@@ -187,6 +187,7 @@ func TestAsDocumented(t *testing.T) {
 
 // testBroker runs the rows in parallel, each on its own topic.
 func testBroker(t *testing.T, o broker.Options) {
+	t.Helper()
 	o.Project = "p"
 	for i := range documented {
 		o.Topics = append(o.Topics, fmt.Sprintf("row-%d", i))
@@ -220,11 +221,12 @@ func testBroker(t *testing.T, o broker.Options) {
 func testRow(t *testing.T, source dispatch.Source, dead *memory, publish func(dispatch.Message), unit time.Duration,
 	row row,
 ) {
+	t.Helper()
 	fake := unit == time.Second
 	sub := row.sub
 	sub.Name, sub.Endpoint = subscription, "http://endpoint.test/push"
-	sub.AckDeadline = cmp.Or(sub.AckDeadline, 10) * unit
-	sub.MinBackoff, sub.MaxBackoff = sub.MinBackoff*unit, sub.MaxBackoff*unit
+	sub.AckDeadline = units(cmp.Or(sub.AckDeadline, 10), unit)
+	sub.MinBackoff, sub.MaxBackoff = units(sub.MinBackoff, unit), units(sub.MaxBackoff, unit)
 	dead.failures = row.deadFails
 
 	e := &endpoint{t: t, unit: unit, answers: row.answers, sub: sub, enough: make(chan struct{}), want: len(row.want)}
@@ -267,6 +269,9 @@ func testRow(t *testing.T, source dispatch.Source, dead *memory, publish func(di
 		t.Errorf("got %d messages done at the source, want %d", dead.done, got.Received+got.Filtered)
 	}
 }
+
+// units is n units: the rows hold plain numbers.
+func units(n, unit time.Duration) time.Duration { return time.Duration(int64(n) * int64(unit)) }
 
 // endpoint answers as its row says and records what came.
 type endpoint struct {
@@ -341,7 +346,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, r.Context().Err()
 	case a.after > 0:
 		select {
-		case <-time.After(a.after * e.unit):
+		case <-time.After(units(a.after, e.unit)):
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
 		}

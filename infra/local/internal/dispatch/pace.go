@@ -67,7 +67,7 @@ func (s Subscription) retryDelay(attempt int) time.Duration {
 		delay *= 2
 	}
 	if delay > 0 {
-		delay += rand.N(delay/10 + 1)
+		delay += rand.N(delay/10 + 1) //nolint:gosec // jitter is no secret
 	}
 	return min(delay, s.MaxBackoff)
 }

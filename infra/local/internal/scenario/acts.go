@@ -133,8 +133,10 @@ func (p *play) burst(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Broker.SetOutage(false)
-	p.tell("burst: %d more files written without an agent; Pub/Sub is back, the agent starts again", len(down))
+	p.tell("burst: %d more files written without an agent, which starts again now", len(down))
+	if p.Broker.SetOutage(false) {
+		p.tell("Pub/Sub is back")
+	}
 	if err := p.StartAgent(ctx); err != nil {
 		return err
 	}

@@ -153,16 +153,18 @@ func tableLines(table []Row) []string {
 	for _, r := range table {
 		name = max(name, len(r.Name))
 	}
-	lines := []string{fmt.Sprintf("%-*s %6s %6s %8s %9s %9s %9s %6s %6s %5s", name, "", "done", "sensed", "sealed", "published",
-		"delivered", "delivered", "dead", "in", "lost"),
-		fmt.Sprintf("%-*s %6s %6s %8s %9s %9s %9s %6s %6s %5s", name, "", "", "", "at kill", "", "once", "twice", "letter", "flight", "")}
+	lines := make([]string, 0, 2+len(table))
+	add := func(cells ...any) {
+		lines = append(lines, fmt.Sprintf("%-*s %6v %6v %8v %9v %9v %9v %6v %6v %5v", append([]any{name}, cells...)...))
+	}
+	add("", "done", "sensed", "sealed", "published", "delivered", "delivered", "dead", "in", "lost")
+	add("", "", "", "at kill", "", "once", "twice", "letter", "flight", "")
 	for _, r := range table {
 		done, sensed, lost := fmt.Sprint(r.Done), fmt.Sprint(r.Sensed), fmt.Sprint(r.Lost)
 		if r.Done == 0 {
 			done, sensed, lost = "-", "-", "-"
 		}
-		lines = append(lines, fmt.Sprintf("%-*s %6s %6s %8d %9d %9d %9d %6d %6d %5s", name, r.Name, done, sensed, r.Sealed,
-			r.Published, r.Once, r.Twice, r.Dead, r.InFlight, lost))
+		add(r.Name, done, sensed, r.Sealed, r.Published, r.Once, r.Twice, r.Dead, r.InFlight, lost)
 	}
 	return lines
 }

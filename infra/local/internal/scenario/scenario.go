@@ -95,7 +95,7 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 		return result, err
 	}
 	p.System, err = system.Start(ctx, c, system.Watcher{
-		Published: p.tracker.published, Delivered: p.tracker.delivered, Dead: p.tracker.dead,
+		Published: p.published, Delivered: p.delivered, Dead: p.dead,
 	})
 	if err != nil {
 		return result, err

@@ -250,7 +250,7 @@ func BenchmarkBatch(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
 		w := httptest.NewRecorder()
-		handler(w, httptest.NewRequest("POST", "/", bytes.NewReader(body)), Faults{})
+		handler(w, httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body)), Faults{})
 		if w.Code != 200 {
 			b.Fatal(w.Code, w.Body)
 		}

@@ -143,7 +143,7 @@ func (s *System) startPush(ctx context.Context, source dispatch.Source) error {
 		return err
 	}
 	s.Dispatcher = d
-	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // Stop calls it
+	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
 	s.pushing.Go(func() { d.Run(ctx) })
 	return nil
 }

@@ -4,6 +4,8 @@ package view
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,7 +62,7 @@ type Style struct {
 }
 
 func (st Style) paint(color, s string) string {
-	if !st.Color {
+	if !st.Color || color == "" {
 		return s
 	}
 	return color + s + reset
@@ -236,9 +238,9 @@ func Essence(e *event.Event) string {
 	case e.Network != nil:
 		n := e.Network
 		if n.Direction == "listen" {
-			return fmt.Sprintf("%s listens on %s:%d", n.Protocol, n.SrcIP, n.SrcPort)
+			return n.Protocol + " listens on " + net.JoinHostPort(n.SrcIP, strconv.Itoa(int(n.SrcPort)))
 		}
-		return fmt.Sprintf("%s %s %s:%d", n.Protocol, n.Direction, n.DstIP, n.DstPort)
+		return n.Protocol + " " + n.Direction + " " + net.JoinHostPort(n.DstIP, strconv.Itoa(int(n.DstPort)))
 	case e.File != nil:
 		return e.File.Path
 	case e.Process != nil && e.Process.Cmdline != "":
