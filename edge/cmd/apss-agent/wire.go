@@ -13,8 +13,8 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/buffer"
 	"github.com/apss-sensor/apss/edge/internal/identity"
 	"github.com/apss-sensor/apss/edge/internal/publish"
+	"github.com/apss-sensor/apss/edge/internal/severity"
 	"github.com/apss-sensor/apss/edge/internal/spool"
-	"github.com/apss-sensor/apss/shared/event"
 )
 
 // refusedBytes bounds what is kept, in each lane, of messages that will never be accepted.
@@ -34,7 +34,7 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 	return agent.Config{
 		Identity:  id,
-		Severity:  func(e *event.Event) event.Severity { return e.Severity },
+		Severity:  severity.Of,
 		Events:    lane("events", s.BufferEvents, s.SpoolMax, agent.Seal{Count: s.SealCount, Bytes: s.SealBytes, After: s.SealAfter}, false),
 		Alerts:    lane("alerts", s.BufferAlerts, s.SpoolAlertsMax, agent.Seal{Count: 1, Bytes: s.SealBytes}, true),
 		Heartbeat: s.Heartbeat,

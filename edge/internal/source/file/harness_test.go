@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,18 +27,21 @@ type running struct {
 }
 
 // start runs a sensor until its baseline stands.
-func start(t testing.TB, c Config) *running {
-	t.Helper()
-	return startSealed(t, c, func(context.Context) error { return nil })
+func start(tb testing.TB, c Config) *running {
+	tb.Helper()
+	return startSealed(tb, c, func(context.Context) error { return nil })
 }
 
-func startSealed(t testing.TB, c Config, sealed func(context.Context) error) *running {
-	t.Helper()
+func startSealed(tb testing.TB, c Config, sealed func(context.Context) error) *running {
+	tb.Helper()
+	if c.Settle == 0 {
+		c.Settle = 150 * time.Millisecond // what a test does at one go is one change, also on a slow machine
+	}
 	ready := make(chan struct{})
-	c.Logger = slog.New(&readyHandler{Handler: slog.NewTextHandler(io.Discard, nil), ready: ready})
+	c.Logger = slog.New(&readyHandler{Handler: slog.DiscardHandler, ready: ready})
 	s, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r := &running{Sensor: s, events: make(chan *event.Event, 1<<17)}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -50,17 +52,17 @@ func startSealed(t testing.TB, c Config, sealed func(context.Context) error) *ru
 		select {
 		case err := <-done:
 			if err != nil {
-				t.Errorf("Run: got %v, want nil", err)
+				tb.Errorf("Run: got %v, want nil", err)
 			}
 		case <-time.After(patience):
-			t.Error("Run did not return after its context ended")
+			tb.Error("Run did not return after its context ended")
 		}
 	})
-	t.Cleanup(r.stop)
+	tb.Cleanup(r.stop)
 	select {
 	case <-ready:
 	case <-time.After(patience):
-		t.Fatal("the baseline does not stand")
+		tb.Fatal("the baseline does not stand")
 	}
 	return r
 }
@@ -71,6 +73,8 @@ type readyHandler struct {
 	once  sync.Once
 }
 
+func (h *readyHandler) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h *readyHandler) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == "file sensor watches" {
 		h.once.Do(func() { close(h.ready) })
@@ -79,60 +83,60 @@ func (h *readyHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // next returns the next event.
-func (r *running) next(t testing.TB) *event.Event {
-	t.Helper()
+func (r *running) next(tb testing.TB) *event.Event {
+	tb.Helper()
 	select {
 	case e := <-r.events:
 		return e
 	case <-time.After(patience):
-		t.Fatalf("no event came; stats %+v", r.Stats())
+		tb.Fatalf("no event came; stats %+v", r.Stats())
 		return nil
 	}
 }
 
 // want takes the next events, which must be these: "operation path", in any order.
-func (r *running) want(t testing.TB, want ...string) map[string]*event.Event {
-	t.Helper()
+func (r *running) want(tb testing.TB, want ...string) map[string]*event.Event {
+	tb.Helper()
 	got := make(map[string]*event.Event)
 	for range want {
-		e := r.next(t)
+		e := r.next(tb)
 		got[e.File.Operation+" "+e.File.Path] = e
 	}
 	for _, w := range want {
 		if got[w] == nil {
-			t.Fatalf("got events %q, want %q", keys(got), want)
+			tb.Fatalf("got events %q, want %q", keys(got), want)
 		}
 	}
 	return got
 }
 
 // until takes events up to the one that is wanted and returns it.
-func (r *running) until(t testing.TB, want string) *event.Event {
-	t.Helper()
+func (r *running) until(tb testing.TB, want string) *event.Event {
+	tb.Helper()
 	for {
-		if e := r.next(t); e.File.Operation+" "+e.File.Path == want {
+		if e := r.next(tb); e.File.Operation+" "+e.File.Path == want {
 			return e
 		}
 	}
 }
 
 // eventually waits until the stats are as wanted: for what makes no event.
-func (r *running) eventually(t testing.TB, what string, ok func(Stats) bool) {
-	t.Helper()
+func (r *running) eventually(tb testing.TB, what string, ok func(Stats) bool) {
+	tb.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.After(patience); !ok(r.Stats()); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s: never true; stats %+v", what, r.Stats())
+			tb.Fatalf("%s: never true; stats %+v", what, r.Stats())
 		}
 	}
 }
 
-func (r *running) hashed(t testing.TB) {
-	t.Helper()
-	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 && s.Watches > 0 })
+func (r *running) hashed(tb testing.TB) {
+	tb.Helper()
+	r.eventually(tb, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 && s.Watches > 0 })
 }
 
 func keys(m map[string]*event.Event) (out []string) {
@@ -142,18 +146,18 @@ func keys(m map[string]*event.Event) (out []string) {
 	return out
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
+func must(tb testing.TB, errs ...error) {
+	tb.Helper()
 	for _, err := range errs {
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
 
-func write(t testing.TB, path, text string) {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+func write(tb testing.TB, path, text string) {
+	tb.Helper()
+	must(tb, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
 }
 
 func sum(text string) string {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -134,7 +135,7 @@ func (q *hints) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.overflow = true // whatever it was, it may have cost events
-	if err != fsnotify.ErrEventOverflow {
+	if !errors.Is(err, fsnotify.ErrEventOverflow) {
 		q.lost = err
 	}
 	q.rouse()

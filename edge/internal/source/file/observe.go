@@ -53,17 +53,16 @@ func (o *observer) observe(path string, prev *state, e effort) (state, error) {
 	if err != nil || s.kind == absent {
 		return s, err
 	}
-	switch s.kind {
-	case symlink:
+	if s.kind == regular {
+		o.hash(path, &s, prev, e)
+	}
+	if s.kind == symlink {
 		s.link, err = os.Readlink(path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) { // replaced since the stat
 			return o.observe(path, prev, e)
 		}
-		return s, err
-	case regular:
-		o.hash(path, &s, prev, e)
 	}
-	return s, nil
+	return s, err
 }
 
 func (o *observer) hash(path string, s, prev *state, e effort) {
@@ -112,7 +111,7 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
-		if err == unix.ELOOP || err == unix.ENXIO { // a symlink, a socket: open(2)
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a symlink, a socket: open(2)
 			err = errOther
 		}
 		return sum, after, err
@@ -147,7 +146,7 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 // retry calls f again as long as a signal interrupts it.
 func retry(f func() (int, error)) (int, error) {
 	for {
-		if n, err := f(); err != unix.EINTR {
+		if n, err := f(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
@@ -169,7 +168,7 @@ func lstat(path string) (state, error) {
 func fromStat(st *unix.Stat_t) state {
 	s := state{
 		size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(),
-		id:   id{dev: uint64(st.Dev), ino: st.Ino},
+		id:   id{dev: st.Dev, ino: st.Ino},
 		mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, nlink: uint32(st.Nlink),
 	}
 	switch st.Mode & unix.S_IFMT {

@@ -203,7 +203,7 @@ func FuzzDecode(f *testing.F) {
 		if n > len(data) {
 			t.Fatalf("%d of %d bytes are whole", n, len(data))
 		}
-		var third []byte = []byte(header)
+		third := []byte(header)
 		m, err := decode(again,
 			func(paths []string) { third = appendCovers(third, paths) },
 			func(path string, st state) { third = appendState(third, path, &st) })

@@ -87,7 +87,7 @@ func isPseudo(dir string) bool {
 		return false
 	}
 	for _, magic := range pseudo {
-		if int64(st.Type) == magic {
+		if st.Type == magic {
 			return true
 		}
 	}

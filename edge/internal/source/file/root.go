@@ -136,11 +136,10 @@ func (r *root) leads(dir, name string) bool {
 func (s *Sensor) skip(path string, err error) {
 	if errors.Is(err, fs.ErrPermission) {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
-		s.config.Logger.Debug("no permission to look at a watched file", "path", path, "error", err)
-		return
+	} else {
+		s.counters.change(func(t *Stats) { t.Skipped.Other++ })
 	}
-	s.counters.change(func(t *Stats) { t.Skipped.Other++ })
-	s.config.Logger.Warn("cannot look at a watched file", "path", path, "error", err)
+	s.saySkip.Do(func() { s.config.Logger.Warn("cannot look at a watched file", "path", path, "error", err) })
 }
 
 // unwatched counts a folder that has no watch, and logs the first for want of watches.
@@ -148,10 +147,9 @@ func (s *Sensor) unwatched(path string, err error) {
 	switch {
 	case errors.Is(err, errFull):
 		s.counters.change(func(t *Stats) { t.Skipped.Watches++ })
-		if !s.saidFull {
-			s.saidFull = true
-			s.config.Logger.Warn("folders are polled for want of watches", "first", path, "every", s.config.Poll, "reason", err)
-		}
+		s.sayFull.Do(func() {
+			s.config.Logger.Warn("folders are polled for want of watches", "one", path, "every", s.config.Poll, "reason", err)
+		})
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		// it is gone again, which its parent tells
 	default:

@@ -3,7 +3,6 @@ package file
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync/atomic"
 	"time"
 )
@@ -148,11 +147,8 @@ func (s *Sensor) loadState(st *store) (found bool) {
 	return false
 }
 
-// fault counts and logs that the state file could not be used, at most once a minute.
+// fault counts and logs that the state file could not be used.
 func (s *Sensor) fault(err error) {
-	now := time.Now().Unix()
 	s.counters.change(func(t *Stats) { t.StateFaults++ })
-	if last := s.faultSaid.Load(); now-last >= 60 && s.faultSaid.CompareAndSwap(last, now) {
-		s.config.Logger.LogAttrs(context.Background(), slog.LevelError, "state file", slog.Any("error", err))
-	}
+	s.sayFault.Do(func() { s.config.Logger.Error("the state file cannot be used", "error", err) })
 }

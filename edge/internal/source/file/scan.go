@@ -98,10 +98,9 @@ func (s *Sensor) settle(b *batch, n *node, cur state, c cause) {
 		s.update(b, n, cur, c)
 	case s.size >= s.config.Limits.Files:
 		s.counters.change(func(t *Stats) { t.Skipped.Files++ })
-		if !s.saidMany {
-			s.saidMany = true
-			s.config.Logger.Warn("more files than the limit: the others are not watched", "limit", s.size, "first", n.path())
-		}
+		s.sayMany.Do(func() {
+			s.config.Logger.Warn("more files than the limit: the others are not watched", "limit", s.size, "one", n.path())
+		})
 		n.prune()
 		return
 	default:

@@ -1,15 +1,10 @@
 package file
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,62 +12,70 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// scene is a watched folder in which something happens.
+type scene struct {
+	*testing.T
+	dir string
+}
+
 func TestOperations(t *testing.T) {
 	tests := []struct {
 		name  string
-		do    func(t *testing.T, d string)
+		do    func(t scene)
 		want  []string // "operation name"
 		shas  string   // of the first
 		extra map[string]any
 	}{
-		{"create", func(t *testing.T, d string) { write(t, d+"/new", "n") }, []string{"create new"}, change6("-", "n"), nil},
-		{"modify", func(t *testing.T, d string) { write(t, d+"/a", "b") }, []string{"modify a"}, change6("a", "b"), nil},
-		{"write twice is one modify", func(t *testing.T, d string) { write(t, d+"/a", "b"); write(t, d+"/a", "c") }, []string{"modify a"}, change6("a", "c"), nil},
-		{"delete", func(t *testing.T, d string) { must(t, os.Remove(d+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"chmod", func(t *testing.T, d string) { must(t, os.Chmod(d+"/a", 0o4755|os.ModeSetuid)) }, []string{"chmod a"}, change6("a", "a"), nil},
-		{"rename", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", d+"/b")) }, []string{"rename b"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
-		{"rename over", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/a", d+"/old"))
+		{"create", func(t scene) { write(t, t.dir+"/new", "n") }, []string{"create new"}, change6("-", "n"), nil},
+		{"modify", func(t scene) { write(t, t.dir+"/a", "b") }, []string{"modify a"}, change6("a", "b"), nil},
+		{"write twice is one modify", func(t scene) { write(t, t.dir+"/a", "b"); write(t, t.dir+"/a", "c") }, []string{"modify a"}, change6("a", "c"), nil},
+		{"delete", func(t scene) { must(t, os.Remove(t.dir+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"chmod", func(t scene) { must(t, os.Chmod(t.dir+"/a", 0o4755|os.ModeSetuid)) }, []string{"chmod a"}, change6("a", "a"), nil},
+		{"rename", func(t scene) { must(t, os.Rename(t.dir+"/a", t.dir+"/b")) }, []string{"rename b"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
+		{"rename over", func(t scene) {
+			must(t, os.Rename(t.dir+"/a", t.dir+"/old"))
 		}, []string{"rename old"}, change6("old", "a"), map[string]any{"renamed_from": "a", "replaced": true}},
-		{"editor", func(t *testing.T, d string) {
-			write(t, d+"/.a.swp", "edited")
-			must(t, os.Rename(d+"/.a.swp", d+"/a"))
+		{"editor", func(t scene) {
+			write(t, t.dir+"/.a.swp", "edited")
+			must(t, os.Rename(t.dir+"/.a.swp", t.dir+"/a"))
 		}, []string{"modify a"}, change6("a", "edited"), map[string]any{"replaced": true}},
-		{"rotation", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/a", d+"/a.1"))
-			write(t, d+"/a", "anew")
+		{"rotation", func(t scene) {
+			must(t, os.Rename(t.dir+"/a", t.dir+"/a.1"))
+			write(t, t.dir+"/a", "anew")
 		}, []string{"rename a.1", "create a"}, change6("a", "a"), map[string]any{"renamed_from": "a"}},
-		{"swap", func(t *testing.T, d string) {
-			must(t, unix.Renameat2(unix.AT_FDCWD, d+"/a", unix.AT_FDCWD, d+"/old", unix.RENAME_EXCHANGE))
+		{"swap", func(t scene) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, t.dir+"/old", unix.RENAME_EXCHANGE))
 		}, []string{"rename a", "rename old"}, change6("old", "old"), map[string]any{"renamed_from": "old"}},
-		{"moved out", func(t *testing.T, d string) { must(t, os.Rename(d+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"hard link", func(t *testing.T, d string) { must(t, os.Link(d+"/a", d+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
-		{"symlink", func(t *testing.T, d string) { must(t, os.Symlink("a", d+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
-		{"symlink elsewhere", func(t *testing.T, d string) {
-			must(t, os.Symlink("a", d+"/tmp"), os.Rename(d+"/tmp", d+"/link"))
+		{"moved out", func(t scene) { must(t, os.Rename(t.dir+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
+		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
+		{"symlink", func(t scene) { must(t, os.Symlink("a", t.dir+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
+		{"symlink elsewhere", func(t scene) {
+			must(t, os.Symlink("a", t.dir+"/tmp"), os.Rename(t.dir+"/tmp", t.dir+"/link"))
 		}, []string{"modify link"}, ">", map[string]any{"link_target": "a", "previous_link_target": "old"}},
-		{"folder", func(t *testing.T, d string) { must(t, os.Mkdir(d+"/f", 0o700)) }, []string{"create f"}, ">", map[string]any{"kind": "directory"}},
-		{"folder with content", func(t *testing.T, d string) { write(t, d+"/x/y/z", "z") }, []string{"create x", "create x/y", "create x/y/z"}, ">", nil},
-		{"folder removed", func(t *testing.T, d string) { must(t, os.RemoveAll(d+"/sub")) }, []string{"delete sub", "delete sub/in"}, ">", nil},
-		{"folder renamed", func(t *testing.T, d string) {
-			must(t, os.Rename(d+"/sub", d+"/bus"))
+		{"folder", func(t scene) { must(t, os.Mkdir(t.dir+"/f", 0o700)) }, []string{"create f"}, ">", map[string]any{"kind": "directory"}},
+		{"folder with content", func(t scene) { write(t, t.dir+"/x/y/z", "z") }, []string{"create x", "create x/y", "create x/y/z"}, ">", nil},
+		{"folder removed", func(t scene) { must(t, os.RemoveAll(t.dir+"/sub")) }, []string{"delete sub", "delete sub/in"}, ">", nil},
+		{"folder renamed", func(t scene) {
+			must(t, os.Rename(t.dir+"/sub", t.dir+"/bus"))
 		}, []string{"rename bus", "rename bus/in"}, ">", map[string]any{"renamed_from": "sub"}},
-		{"fifo", func(t *testing.T, d string) { must(t, unix.Mkfifo(d+"/p", 0o600)) }, []string{"create p"}, ">", map[string]any{"kind": "fifo"}},
-		{"socket", func(t *testing.T, d string) {
-			l, err := net.Listen("unix", d+"/s")
+		{"fifo", func(t scene) { must(t, unix.Mkfifo(t.dir+"/p", 0o600)) }, []string{"create p"}, ">", map[string]any{"kind": "fifo"}},
+		{"socket", func(t scene) {
+			l, err := net.Listen("unix", t.dir+"/s")
 			must(t, err)
 			t.Cleanup(func() { l.Close() })
 		}, []string{"create s"}, ">", map[string]any{"kind": "socket"}},
-		{"hostile name", func(t *testing.T, d string) {
-			write(t, d+"/\x1b[2J\n\xff"+strings.Repeat("x", 240), "h")
+		{"hostile name", func(t scene) {
+			write(t, t.dir+"/\x1b[2J\n\xff"+strings.Repeat("x", 240), "h")
 		}, []string{"create \x1b[2J\n\xff" + strings.Repeat("x", 240)}, change6("-", "h"), nil},
-		{"name of dots", func(t *testing.T, d string) { write(t, d+"/.../...", "h") }, []string{"create ...", "create .../..."}, ">", nil},
-		{"file becomes folder", func(t *testing.T, d string) {
-			must(t, os.Remove(d+"/a"), os.Mkdir(d+"/a", 0o755))
+		{"name of dots", func(t scene) { write(t, t.dir+"/.../...", "h") }, []string{"create ...", "create .../..."}, ">", nil},
+		{"file becomes folder", func(t scene) {
+			other := t.TempDir()
+			must(t, os.Chmod(other, 0o755), unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, other, unix.RENAME_EXCHANGE))
 		}, []string{"modify a", "chmod a"}, change6("a", "-"), map[string]any{"kind": "directory", "replaced": true}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			d := t.TempDir()
 			write(t, d+"/a", "a")
 			write(t, d+"/old", "old")
@@ -80,7 +83,7 @@ func TestOperations(t *testing.T) {
 			must(t, os.Symlink("old", d+"/link"))
 			r := start(t, Config{Paths: []string{d}})
 			r.hashed(t)
-			test.do(t, d)
+			test.do(scene{t, d})
 			want := make([]string, len(test.want))
 			for i, w := range test.want {
 				operation, name, _ := strings.Cut(w, " ")
@@ -115,6 +118,7 @@ func TestOperations(t *testing.T) {
 }
 
 func TestChown(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may give files away: run as root")
 	}
@@ -129,6 +133,7 @@ func TestChown(t *testing.T) {
 }
 
 func TestNothingToTell(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
 	write(t, d+"/own/spool", "")
@@ -146,6 +151,7 @@ func TestNothingToTell(t *testing.T) {
 }
 
 func TestPathThatDoesNotExistYet(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	path := d + "/a/b/c/file"
 	r := start(t, Config{Paths: []string{path}})
@@ -166,6 +172,7 @@ func TestPathThatDoesNotExistYet(t *testing.T) {
 }
 
 func TestFolderMovedAndMadeAgain(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/f/g/x", "x")
 	r := start(t, Config{Paths: []string{d}})
@@ -187,6 +194,7 @@ func TestFolderMovedAndMadeAgain(t *testing.T) {
 // A ConfigMap volume: key -> ..data/key, ..data -> a folder per version, which the kubelet swaps by a rename
 // (k8s.io/kubernetes pkg/volume/util/atomic_writer.go).
 func TestConfigMapSwap(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	version := func(n string) {
 		write(t, d+"/..v"+n+"/key", "value "+n)
@@ -214,6 +222,7 @@ func TestConfigMapSwap(t *testing.T) {
 }
 
 func TestWatchedSymlinkToFolder(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/one/x", "1")
 	write(t, d+"/two/x", "2")
@@ -231,6 +240,7 @@ func TestWatchedSymlinkToFolder(t *testing.T) {
 }
 
 func TestPattern(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/home/ann/.ssh/keys", "k")
 	must(t, os.Mkdir(d+"/home/bob", 0o755))
@@ -247,6 +257,7 @@ func TestPattern(t *testing.T) {
 }
 
 func TestRoot(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/etc/real/passwd", "p")
 	must(t, os.Symlink("/etc/real/passwd", d+"/etc/passwd"))
@@ -263,6 +274,7 @@ func TestRoot(t *testing.T) {
 
 // What the kernel does not tell is found by the rescan after an overflow, and watches that ended unseen are renewed.
 func TestOverflow(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/f/a", "a")
 	write(t, d+"/f/b", "b")
@@ -288,6 +300,7 @@ func TestOverflow(t *testing.T) {
 }
 
 func TestTooFewWatches(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/first/a", "a")
 	write(t, d+"/second/b", "b")
@@ -311,52 +324,9 @@ func TestTooFewWatches(t *testing.T) {
 	r.eventually(t, "the freed watch is used", func(s Stats) bool { return s.Polled == 0 })
 }
 
-func TestLimits(t *testing.T) {
-	d := t.TempDir()
-	for i := range 10 {
-		write(t, fmt.Sprint(d, "/", i), "")
-	}
-	write(t, d+"/1d/2d/3d/x", "")
-	r := start(t, Config{Paths: []string{d}, Limits: Limits{Files: 12, Depth: 1, HashSize: 4}})
-	if s := r.Stats(); s.Files+s.Folders != 12 || s.Skipped.Files+s.Skipped.Depth == 0 {
-		t.Errorf("got %+v, want 12 files and folders and some skipped", s)
-	}
-	write(t, d+"/0", "12345")
-	if e := r.until(t, "modify "+d+"/0"); e.File.SHA256 != "" || e.File.Size != 5 {
-		t.Errorf("got %+v, want a size and no hash", e.File)
-	}
-	must(t, os.WriteFile(d+"/0", []byte("54321"), 0o644))
-	r.until(t, "modify "+d+"/0") // by its times alone
-}
-
-func TestUnreadable(t *testing.T) {
-	d := t.TempDir()
-	write(t, d+"/a", "a")
-	must(t, os.Chmod(d+"/a", 0o200), os.Chmod(filepath.Dir(d), 0o755))
-	denied := 0
-	o := newObserver(Limits{HashSize: 1 << 20, HashRate: 1 << 20}, func() { denied++ })
-	var (
-		wg  sync.WaitGroup
-		s   state
-		err error
-	)
-	wg.Go(func() {
-		if os.Geteuid() == 0 { // this thread alone, which ends with its goroutine, reads as nobody: setfsuid(2)
-			runtime.LockOSThread()
-			if err = unix.Setfsuid(65534); err != nil {
-				return
-			}
-		}
-		s, err = o.observe(d+"/a", nil, hashChanged)
-	})
-	wg.Wait()
-	if err != nil || s.hashing != unhashed || s.size != 1 || denied != 1 {
-		t.Errorf("got %+v, %v, %d denials; want a state by stat alone and one denial", s, err, denied)
-	}
-}
-
 // What the rate limit does not let hash is told when it does, and what can be told at once is.
 func TestHashRate(t *testing.T) {
+	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
 	write(t, d+"/b", "b")
@@ -371,119 +341,6 @@ func TestHashRate(t *testing.T) {
 	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 })
 	if s := r.Stats(); s.Created != 8 || s.Modified != 1 || s.Chmods != 1 {
 		t.Errorf("got %+v, want 8 creates, a modify and a chmod", s)
-	}
-}
-
-func TestWhileDown(t *testing.T) {
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/same", "same")
-	write(t, d+"/a", "a")
-	write(t, d+"/b", "b")
-	write(t, d+"/gone", "gone")
-	write(t, d+"/touched", "t")
-	write(t, d+"/w/anew", "w")
-	c := Config{Paths: []string{d}, Exclude: []string{d + "/w"}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-
-	r = start(t, c) // nothing changed
-	r.stop()
-	if len(r.events) > 0 {
-		t.Fatalf("got %+v, want nothing", r.next(t).File)
-	}
-
-	write(t, d+"/a", "A")
-	must(t, os.Rename(d+"/b", d+"/c"), os.Remove(d+"/gone"), os.Chtimes(d+"/touched", time.Time{}, time.Unix(1, 0)))
-	write(t, d+"/new", "new")
-	c.Exclude = nil
-	other := t.TempDir()
-	write(t, other+"/x", "not watched before")
-	c.Paths = append(c.Paths, other)
-	r = start(t, c)
-	got := r.want(t, "modify "+d+"/a", "rename "+d+"/c", "delete "+d+"/gone", "create "+d+"/new", "create "+d+"/w", "create "+d+"/w/anew")
-	for name, e := range got {
-		if e.Metadata["while_down"] != true {
-			t.Errorf("%s: got metadata %v, want while_down", name, e.Metadata)
-		}
-	}
-	if got, want := shas(got["modify "+d+"/a"]), change6("a", "A"); got != want {
-		t.Errorf("hashes: got %s, want %s", got, want)
-	}
-	write(t, d+"/a", "live")
-	if e := r.want(t, "modify "+d+"/a")["modify "+d+"/a"]; e.Metadata["while_down"] != nil {
-		t.Error("a live change is marked while_down")
-	}
-	r.stop()
-}
-
-// What is not durable is told again.
-func TestStateIsSavedOnlyAfterTheEvents(t *testing.T) {
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/a", "a")
-	c := Config{Paths: []string{d}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-	before, err := os.ReadFile(state)
-	must(t, err)
-
-	r = startSealed(t, c, func(context.Context) error { return errors.New("the spool is full") })
-	write(t, d+"/a", "changed")
-	r.want(t, "modify "+d+"/a")
-	r.stop()
-	if after, err := os.ReadFile(state); err != nil || string(after) != string(before) {
-		t.Fatalf("the state file was written although nothing was durable (%v)", err)
-	}
-
-	r = start(t, c)
-	r.want(t, "modify "+d+"/a")
-	r.stop()
-	r = start(t, c)
-	r.stop()
-	if len(r.events) > 0 {
-		t.Errorf("got %+v again after it was durable", r.next(t).File)
-	}
-}
-
-func TestDamagedStateFile(t *testing.T) {
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/a", "a")
-	write(t, d+"/b", "b")
-	c := Config{Paths: []string{d}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-	data, err := os.ReadFile(state)
-	must(t, err)
-	for name, test := range map[string]struct {
-		data  []byte
-		fault bool
-	}{
-		"torn":    {append(append([]byte{}, data...), 9, 0, 0, 0, 1), false},
-		"zeros":   {append(append([]byte{}, data...), make([]byte, 5000)...), false},
-		"garbled": {append(append([]byte{}, data[:40]...), append([]byte{data[40] ^ 1}, data[41:]...)...), true},
-		"foreign": {[]byte("#!/bin/sh\necho this is a script\n"), true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			must(t, os.WriteFile(state, test.data, 0o600))
-			_ = os.Remove(state + corruptSuffix)
-			r := start(t, c)
-			write(t, d+"/last", name)
-			r.until(t, "create "+d+"/last")
-			r.stop()
-			if len(r.events) > 0 || r.Stats().Created != 1 {
-				t.Errorf("got %+v, want no event but the last", r.Stats())
-			}
-			if got := r.Stats().StateFaults > 0; got != test.fault {
-				t.Errorf("fault counted: got %v, want %v", got, test.fault)
-			}
-			if _, err := os.Stat(state + corruptSuffix); (err == nil) != test.fault {
-				t.Errorf("set aside: got %v, want %v", err, test.fault)
-			}
-			must(t, os.Remove(d+"/last"), os.Remove(state))
-			start(t, c).stop()
-		})
 	}
 }
 

@@ -69,5 +69,6 @@ func (t *Stats) tally(typ event.Type) {
 		t.Chmods++
 	case event.FileChown:
 		t.Chowns++
+	default:
 	}
 }

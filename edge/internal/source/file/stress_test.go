@@ -27,7 +27,7 @@ func TestStress(t *testing.T) {
 			for i := range files {
 				write(t, path(i), "at first")
 			}
-			r := start(t, Config{Paths: []string{d}, Limits: Limits{HashRate: 1 << 30}})
+			r := start(t, Config{Paths: []string{d}, Settle: 30 * time.Millisecond, Limits: Limits{HashRate: 1 << 30}})
 			r.hashed(t)
 			if deaf { // the pump waits, and the kernel's queue fills
 				r.hints.mu.Lock()
@@ -98,12 +98,12 @@ func TestStress(t *testing.T) {
 }
 
 // overwrite writes without cutting the file first, which ext4 makes wait for the disk (ext4(5), auto_da_alloc).
-func overwrite(t testing.TB, path, text string) {
-	t.Helper()
+func overwrite(tb testing.TB, path, text string) {
+	tb.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
-	must(t, err)
+	must(tb, err)
 	_, err = f.WriteString(text)
-	must(t, err, f.Close())
+	must(tb, err, f.Close())
 }
 
 // BenchmarkLatency changes one of 500 files every millisecond and measures until its event is emitted.
@@ -217,6 +217,7 @@ func BenchmarkBaseline(b *testing.B) {
 }
 
 func cpu(b *testing.B) time.Duration {
+	b.Helper()
 	var u unix.Rusage
 	must(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())

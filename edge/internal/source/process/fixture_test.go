@@ -24,7 +24,7 @@ type fake struct {
 	stack      int
 	exitSignal int // 17 when 0
 	exe        string
-	cmdline    string
+	cmdline    string // "x" when empty and there is an exe, none when "-"
 	uid        string // "1000" when empty, no status file when "-"
 }
 
@@ -86,7 +86,10 @@ func (tr *tree) set(p fake) {
 	dir := fmt.Sprint(p.pid)
 	tr.write(dir+"/stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0 0 1 1 %d 0 0 0 0 0 0 0 0 0 %d 0",
 		p.pid, or(p.comm, "x"), or(p.state, "S"), p.ppid, p.flags, p.start, p.stack, p.exitSignal))
-	tr.write(dir+"/cmdline", p.cmdline)
+	if p.cmdline == "" && p.exe != "" {
+		p.cmdline = "x"
+	}
+	tr.write(dir+"/cmdline", strings.TrimPrefix(p.cmdline, "-"))
 	if p.uid != "-" {
 		tr.write(dir+"/status", "Name:\tx\nUid:\t1000\t"+or(p.uid, "1000")+"\t0\t0\n")
 	}
@@ -178,7 +181,7 @@ func TestExitedGrandparentIsNamed(t *testing.T) {
 	tr.cursor(13)
 	tr.set(fake{pid: 13, ppid: 12, start: 1, exe: "/c"})
 	got := tr.scan(soon, "exec 13 /c")[0].Process
-	want := []event.Ancestor{{PID: 11, Exe: "/a"}, {PID: 1, Exe: "/init"}}
+	want := []event.Ancestor{{PID: 11, Exe: "/a", Cmdline: "x"}, {PID: 1, Exe: "/init", Cmdline: "x"}}
 	if diff := cmp.Diff(want, got.Ancestors); diff != "" {
 		t.Errorf("ancestors differ (-want +got):\n%s", diff)
 	}
@@ -276,13 +279,37 @@ func TestForkThenExec(t *testing.T) {
 	}
 }
 
+// The kernel makes a program visible in steps.
+func TestExecInTheMaking(t *testing.T) {
+	const at = forkEvery
+	tr := newTree(t, 10, fake{pid: 1, exe: "/init"})
+	tr.cursor(12)
+	tr.set(fake{pid: 11, ppid: 1, exe: "/bin/ls", cmdline: "-", stack: 1})
+	tr.set(fake{pid: 12, ppid: 1, start: 1, exe: "/bin/cut", cmdline: "-", stack: 1})
+	tr.scan(soon)
+	tr.set(fake{pid: 11, ppid: 1, exe: "/bin/ls", cmdline: "ls", stack: 1})
+	got := tr.scan(at, "exec 11 /bin/ls")[0]
+	if got.Process.Capture != event.CaptureFull || got.Process.Cmdline != "ls" || got.Metadata != nil {
+		t.Errorf("got %+v, %v", got.Process, got.Metadata)
+	}
+	tr.set(fake{pid: 11, ppid: 1, exe: "/bin/ls", cmdline: "ls", stack: 2})
+	tr.cursor(11) // a whole turn, so that all are looked at
+	tr.scan(at)
+	tr.remove(12)
+	got = tr.scan(later, "exec 12 /bin/cut", "exit 12 /bin/cut")[0]
+	if got.Process.Capture != event.CapturePartial {
+		t.Errorf("got capture %s of what had no arguments yet, want partial", got.Process.Capture)
+	}
+}
+
 func TestPartial(t *testing.T) {
 	tr := newTree(t, 10, fake{pid: 1, exe: "/init"})
 	tr.cursor(13)
 	tr.set(fake{pid: 11, ppid: 1, comm: "gone", state: "Z", uid: "-"})
 	tr.set(fake{pid: 12, ppid: 1, start: 1, exe: "/bin/long", cmdline: strings.Repeat("x", maxCmdlineRunes+1)})
-	tr.set(fake{pid: 13, ppid: 1, start: 2, exe: "/bin/noargs"})
-	events := tr.scan(soon, "exec 11 ", "exec 12 /bin/long", "exec 13 /bin/noargs")
+	tr.set(fake{pid: 13, ppid: 1, start: 2, exe: "/bin/noargs", cmdline: "-"})
+	events := tr.scan(soon, "exec 11 ", "exec 12 /bin/long")
+	events = append(events, tr.scan(soon, "exec 13 /bin/noargs")[0])
 	for i, want := range []event.Capture{event.CapturePartial, event.CapturePartial, event.CaptureFull} {
 		if got := events[i].Process.Capture; got != want {
 			t.Errorf("%s: got capture %s, want %s", events[i].Process.Exe, got, want)

@@ -103,6 +103,10 @@ type details struct {
 	denied bool
 }
 
+// starting reports whether execve may be at work: the program is there and its arguments are not, yet. The kernel sets
+// them after the executable (setup_arg_pages and create_elf_tables, fs/exec.c and fs/binfmt_elf.c).
+func (d *details) starting() bool { return d.exe != "" && len(d.args) == 0 && !d.stat.dead() }
+
 // read reads all of pid, of a kernel thread or a thread its stat alone. The error is that it is gone, or was never
 // there. All is read again when the process called execve in between, so that the parts fit.
 func (r *reader) read(pid int32) (details, error) {

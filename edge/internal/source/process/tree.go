@@ -33,6 +33,8 @@ type entry struct {
 	own     bool           // the agent, or started by it
 	emitted bool           // had an exec event
 	counted bool           // is accounted for
+	// held is a new process whose arguments were not there yet: its event waits for them.
+	held *details
 }
 
 // changed reports whether st shows another program than the entry, as far as stat alone can tell.
@@ -107,6 +109,11 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	case e.forked:
 		s.stats.Forks++
 		s.fresh = append(s.fresh, pid)
+	case d.starting():
+		d.cmdlineRead = false
+		e.process.Capture = event.CapturePartial
+		e.forked, e.held = true, &d
+		s.fresh = append(s.fresh, pid)
 	default:
 		s.exec(e, d, "", now)
 	}
@@ -144,20 +151,22 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 		return
 	}
 	d, err := s.read.read(pid)
-	if err != nil || d.stat.start != e.start || d.stat.dead() {
+	settled := now.Sub(e.born) >= forkAge
+	if err != nil || d.stat.start != e.start || d.stat.dead() || d.starting() && !settled {
 		return // the next scan sees what it is
 	}
 	before := e.process
+	same := d.joined == before.Cmdline
 	blind := e.stack == 0 || d.stat.stack == 0
-	if !e.forked && blind && d.joined == before.Cmdline {
-		e.image = d.stat.image // it renamed itself
+	if !e.forked && same && (blind || !settled && d.exe == before.Exe) {
+		e.image = d.stat.image // it renamed itself, or execve had not placed its stack when it was seen
 		return
 	}
 	previous := ""
 	if !e.forked {
 		previous = before.Exe
 	}
-	e.image, e.forked = d.stat.image, false
+	e.image, e.forked, e.held = d.stat.image, false, nil
 	p := s.describe(pid, d)
 	// It may have been given to another parent since; who started it stays true.
 	p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors
@@ -201,6 +210,10 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 // exit makes the event of the end of a process that had one of its start.
 func (s *Sensor) exit(e *entry, now time.Time) {
 	e.gone = now
+	if e.held != nil {
+		s.exec(e, *e.held, "", now)
+		e.held = nil
+	}
 	if !e.emitted {
 		return
 	}
