@@ -31,8 +31,6 @@ const (
 	calmDown  = 5 * time.Second // until the agent has read the new processes
 	idleFor   = 20 * time.Second
 	plainFile = "notes"
-	// highFile has a name that the agent's severities know.
-	highFile = "authorized_keys"
 )
 
 // Run measures and prints.
@@ -51,7 +49,7 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 		return err
 	}
 	plain.print(out, "file-to-receiver", plain.receiver)
-	high, err := seen.measure(ctx, filepath.Join(c.Demo(), highFile))
+	high, err := seen.measure(ctx, c.Keys())
 	if err != nil {
 		return err
 	}
@@ -59,7 +57,7 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 		high.print(out, "high-file-to-topic", high.topic)
 		high.print(out, "high-file-to-receiver", high.receiver)
 	} else {
-		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", highFile, high.severity)
+		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", c.Keys(), high.severity)
 	}
 	return errors.Join(err, idle(ctx, s.Agent().PID(), out))
 }
