@@ -50,7 +50,12 @@ func split(data []byte) []chunk {
 func (c chunk) root() (*yaml.Node, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(c.data, &doc); err != nil {
-		return nil, faultf(c.line, "", "the YAML cannot be read (lines count from line %d): %v", c.line, err)
+		line, message := c.line, err.Error()
+		var at *yaml.LoadError
+		if errors.As(err, &at) && at.Mark.Line > 0 {
+			line, message = c.line+at.Mark.Line-1, at.Message
+		}
+		return nil, faultf(line, "", "the YAML cannot be read: %s", message)
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
