@@ -19,7 +19,7 @@ const (
 
 // detection is a detection section (or a filter's), read but for its placeholders.
 type detection struct {
-	names      []string // of the search identifiers, in order
+	names      []string           // of the search identifiers, in order
 	searches   map[string]*search // nil when the tree is final
 	conditions []scalar
 
