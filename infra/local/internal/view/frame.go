@@ -245,8 +245,10 @@ func Essence(e *event.Event) string {
 		return e.File.Path
 	case e.Process != nil && e.Process.Cmdline != "":
 		return e.Process.Cmdline
-	case e.Process != nil:
+	case e.Process != nil && e.Process.Exe != "":
 		return e.Process.Exe
+	case e.Process != nil:
+		return fmt.Sprintf("pid %d", e.Process.PID)
 	}
 	return string(e.Type) + " of " + e.AgentID
 }

@@ -158,6 +158,7 @@ func TestEssence(t *testing.T) {
 	}{
 		{event.Event{Process: &event.Process{Cmdline: "bash -i", Exe: "/bin/bash"}}, "bash -i"},
 		{event.Event{Process: &event.Process{Exe: "/bin/bash"}}, "/bin/bash"},
+		{event.Event{Process: &event.Process{PID: 7}}, "pid 7"},
 		{event.Event{File: &event.File{Path: "/a"}, Process: &event.Process{Exe: "/b"}}, "/a"},
 		{event.Event{Network: &event.Network{Protocol: "tcp", Direction: "listen", SrcIP: "::", SrcPort: 80}}, "tcp listens on [::]:80"},
 		{event.Event{Network: &event.Network{Protocol: "tcp", Direction: "outbound", DstIP: "::1", DstPort: 80}}, "tcp outbound [::1]:80"},
