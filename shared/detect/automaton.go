@@ -9,9 +9,6 @@ import "slices"
 type automaton struct {
 	class [256]uint16 // of a byte; 0 for bytes in no literal
 	cells []cell      // cells[0] is the root; padded, so that base+class is never out of range
-	// near is where the root and its successors, in which a search spends most of its time, go on by each class, fallbacks
-	// followed: the row of a state starts at its cell's row.
-	near []int32
 }
 
 type cell struct {
@@ -20,7 +17,6 @@ type cell struct {
 	key         int32 // of the literal that ends here, or -1
 	emit        int32 // the first state of this one's suffixes, itself included, where a literal ends; 0 for none
 	more        int32 // the next such state after this one
-	row         int32 // in near, or -1
 }
 
 // literalKey is a literal and what it is known by.

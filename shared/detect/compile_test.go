@@ -14,10 +14,10 @@ func TestFilters(t *testing.T) {
 		"title: c\nlogsource: {category: file_event}\ndetection: {s: {Image|endswith: /sh}, condition: s}\n"
 	filter := func(targets, condition string) string {
 		return "title: f\nlogsource: {category: process_creation}\nfilter:\n  rules: " + targets +
-			"\n  s: {User: adm}\n  w: {CurrentDirectory: /work}\n  condition: " + condition + "\n"
+			"\n  s: {User: adm}\n  w: {CurrentDirectory: /job}\n  condition: " + condition + "\n"
 	}
 	adm, admAtWork, root := exec("/bin/sh", ""), exec("/bin/sh", ""), exec("/bin/sh", "")
-	adm.Process.User, admAtWork.Process.User, admAtWork.Process.Cwd = "adm", "adm", "/work"
+	adm.Process.User, admAtWork.Process.User, admAtWork.Process.Cwd = "adm", "adm", "/job"
 	tests := []struct {
 		targets, condition     string
 		adm, admAtWork, asRoot string
