@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,7 +102,7 @@ func TestGathering(t *testing.T) {
 			[]call{{0, 1, one, 40 * ms, context.DeadlineExceeded}, {20 * ms, 2, one, 0, nil}},
 			[]string{"120ms: [2]"}},
 		{"an item given up too late is delivered", nil, 50 * ms,
-			[]call{{0, 1, one, 120 * ms, context.DeadlineExceeded}, {10 * ms, 2, one, 0, nil}},
+			[]call{{0, 1, one, 120 * ms, batch.ErrUnderWay}, {10 * ms, 2, one, 0, nil}},
 			[]string{"100ms: [1 2]"}},
 		{"the flush ends when all gave up", nil, time.Hour,
 			[]call{{0, 1, one, 150 * ms, context.DeadlineExceeded}, {ms, 2, one, 160 * ms, context.DeadlineExceeded}, {200 * ms, 3, one, 200 * ms, context.DeadlineExceeded}},
@@ -133,8 +135,13 @@ func TestGathering(t *testing.T) {
 							ctx, cancel = context.WithTimeout(ctx, c.giveUp)
 							defer cancel()
 						}
-						if err := g.Do(ctx, c.item, c.weight); !errors.Is(err, c.want) {
+						err := g.Do(ctx, c.item, c.weight)
+						if !errors.Is(err, c.want) || c.giveUp > 0 && !errors.Is(err, ctx.Err()) {
 							t.Errorf("item %d: got %v, want %v", c.item, err, c.want)
+						}
+						delivered := slices.ContainsFunc(tt.flushes, func(f string) bool { return slices.Contains(strings.Fields(strings.Trim(f[strings.IndexByte(f, '[')+1:], "]")), strconv.Itoa(c.item)) })
+						if c.giveUp > 0 && errors.Is(err, batch.ErrUnderWay) != delivered {
+							t.Errorf("item %d: got %v, and that it was delivered is %t", c.item, err, delivered)
 						}
 					})
 				}
