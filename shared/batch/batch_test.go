@@ -64,6 +64,14 @@ type call struct {
 	want   error
 }
 
+// inFlush reports whether item is in one of flushes, each like "100ms: [1 2]".
+func inFlush(flushes []string, item int) bool {
+	return slices.ContainsFunc(flushes, func(f string) bool {
+		_, items, _ := strings.Cut(f, "[")
+		return slices.Contains(strings.Fields(strings.TrimSuffix(items, "]")), strconv.Itoa(item))
+	})
+}
+
 func TestGathering(t *testing.T) {
 	const ms = time.Millisecond
 	heavy := batch.Weight{Count: 1, Bytes: 500}
@@ -139,9 +147,8 @@ func TestGathering(t *testing.T) {
 						if !errors.Is(err, c.want) || c.giveUp > 0 && !errors.Is(err, ctx.Err()) {
 							t.Errorf("item %d: got %v, want %v", c.item, err, c.want)
 						}
-						delivered := slices.ContainsFunc(tt.flushes, func(f string) bool { return slices.Contains(strings.Fields(strings.Trim(f[strings.IndexByte(f, '[')+1:], "]")), strconv.Itoa(c.item)) })
-						if c.giveUp > 0 && errors.Is(err, batch.ErrUnderWay) != delivered {
-							t.Errorf("item %d: got %v, and that it was delivered is %t", c.item, err, delivered)
+						if d := inFlush(tt.flushes, c.item); c.giveUp > 0 && errors.Is(err, batch.ErrUnderWay) != d {
+							t.Errorf("item %d: got %v, and that a flush had it is %t", c.item, err, d)
 						}
 					})
 				}
