@@ -112,6 +112,10 @@ func (s *Spool) Append(payload []byte, events int) error {
 		return err
 	}
 	e, err := s.write(payload, events)
+	if a := s.active; err != nil && a != nil && a.waiting.records == 0 && a.size > 0 {
+		s.remove(a) // what fills the disk may be this segment, of which nothing is needed any more
+		e, err = s.write(payload, events)
+	}
 	if err != nil {
 		return s.trouble("appending", err)
 	}

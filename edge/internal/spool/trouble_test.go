@@ -49,6 +49,33 @@ func TestAFolderThatIsRemovedIsMadeAgain(t *testing.T) {
 	}
 }
 
+func TestASegmentThatIsConfirmedDoesNotKeepTheDiskFull(t *testing.T) {
+	s := open(t, config(t))
+	// A file that takes no more, as on a full disk.
+	full := func() {
+		if err := s.active.file.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, s, 0, 3, 1000)
+	due(t, s, all)
+	full()
+	put(t, s, 3, 1, 1000)
+	if ids, err := list(s.c.Dir); err != nil || len(ids) != 1 || ids[0] != 1 || s.Err() != nil {
+		t.Errorf("got segments %v, errors %v and %v; want the confirmed one gone and a new one", ids, err, s.Err())
+	}
+	full() // now something waits in it
+	if err := s.Append(payload(4, 1000), 1); err == nil {
+		t.Error("got no error, want that of the disk: what waits must not give way")
+	}
+	if st := s.Stats(); st.Records != 1 || st.LostRecords != 0 || st.Segments != 1 {
+		t.Errorf("got %+v, want the one record that waits still there", st)
+	}
+	if diff := cmp.Diff(numbers(3, 1), due(t, s, none)); diff != "" {
+		t.Errorf("handed out (-want +got):\n%s", diff)
+	}
+}
+
 func FuzzScan(f *testing.F) {
 	var segment []byte
 	for i := range 3 {
