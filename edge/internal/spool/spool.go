@@ -84,6 +84,7 @@ type Spool struct {
 	err      error // of the last operation on the disk
 	said     time.Time
 	unsaid   int64 // failures since
+	owed     bool  // trouble was said, and not yet that it is over
 }
 
 // Open opens or makes the folder. A folder that cannot be used now, for whatever reason but [ErrLocked], is no error:

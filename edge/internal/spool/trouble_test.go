@@ -1,9 +1,12 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +22,10 @@ func TestAFolderThatCannotBeMadeHealsByItself(t *testing.T) {
 		if err := os.WriteFile(blocker, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := open(t, config(t, func(c *Config) { c.Dir = filepath.Join(blocker, "spool") }))
+		var log bytes.Buffer
+		s := open(t, config(t, func(c *Config) {
+			c.Dir, c.Logger = filepath.Join(blocker, "spool"), slog.New(slog.NewTextHandler(&log, nil))
+		}))
 		if err := s.Append([]byte("0 "), 1); !errors.Is(err, unix.ENOTDIR) || s.Err() == nil {
 			t.Fatalf("got %v, Err %v; want that a file is in the way", err, s.Err())
 		}
@@ -31,6 +37,9 @@ func TestAFolderThatCannotBeMadeHealsByItself(t *testing.T) {
 		}
 		time.Sleep(restart)
 		put(t, s, 0, 3, 10)
+		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "takes records again") {
+			t.Errorf("got %d errors in the log, want one, and that it is over:\n%s", n, &log)
+		}
 		if diff := cmp.Diff(numbers(0, 3), due(t, s, all)); diff != "" {
 			t.Errorf("handed out (-want +got):\n%s", diff)
 		}
