@@ -201,7 +201,7 @@ func arrivalLine(a system.Arrival, st Style) string {
 	}
 	head := fmt.Sprintf(" %s  ", a.At.Local().Format("15:04:05.000"))
 	severity := pad(e.Severity.String(), 8)
-	rest := fmt.Sprintf("  %s  %s  %s", pad(string(e.Type), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
+	rest := fmt.Sprintf("  %s  %s  %s", pad(Printable(string(e.Type)), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
 	rest = cut(rest, st.Width-len(head)-8)
 	return st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest
 }
