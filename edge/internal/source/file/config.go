@@ -28,6 +28,11 @@ type Config struct {
 	Poll time.Duration
 	// Rescan is how often everything is compared with the baseline; 5 min by default.
 	Rescan time.Duration
+	// Redact takes credentials out of a text that is to be shown in a diff. No diff is made without it.
+	Redact func(text string) string
+	// NoDiff are patterns of [filepath.Match] for what is never shown in a diff, besides what is known to hold
+	// credentials (shadow, keys, tokens, ...): with a slash for a path and all below it, without for a name.
+	NoDiff []string
 	Limits Limits
 	// Logger is [slog.Default] when nil.
 	Logger *slog.Logger
@@ -46,6 +51,11 @@ type Limits struct {
 	HashSize int64
 	// HashRate is how many bytes are hashed in a second; 64 MiB by default. A small file counts as 4 KiB.
 	HashRate int64
+	// DiffSize is the largest text that is compared for a diff; 64 KiB by default.
+	DiffSize int64
+	// DiffMemory is how many bytes of texts are kept for diffs; 8 MiB by default. The files of the first paths come
+	// first.
+	DiffMemory int
 }
 
 // withDefaults returns c with every default in its place, or everything that is wrong with it.
@@ -60,6 +70,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Limits.Depth, 64)
 	setDefault(&c.Limits.HashSize, 16<<20)
 	setDefault(&c.Limits.HashRate, 64<<20)
+	setDefault(&c.Limits.DiffSize, 64<<10)
+	setDefault(&c.Limits.DiffMemory, 8<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -89,6 +101,11 @@ func (c Config) withDefaults() (Config, error) {
 			fault("watched path %q: %w", p, err)
 		}
 	}
+	for _, p := range c.NoDiff {
+		if _, err := filepath.Match(p, ""); err != nil {
+			fault("pattern %q of what is not shown: %w", p, err)
+		}
+	}
 	c.Exclude = clean("excluded path", c.Exclude)
 	for _, p := range c.Paths {
 		for _, own := range c.Exclude {
@@ -105,7 +122,8 @@ func (c Config) withDefaults() (Config, error) {
 		"settle": int64(c.Settle), "poll": int64(c.Poll), "rescan": int64(c.Rescan),
 		"limit of files": int64(c.Limits.Files), "limit of depth": int64(c.Limits.Depth),
 		"limit of watches": int64(c.Limits.Watches), "limit of hashed size": c.Limits.HashSize,
-		"hash rate": c.Limits.HashRate,
+		"hash rate": c.Limits.HashRate, "limit of a text's size": c.Limits.DiffSize,
+		"memory for diffs": int64(c.Limits.DiffMemory),
 	} {
 		if n < 0 {
 			fault("the %s is negative", name)

@@ -14,12 +14,18 @@
 //   - A state reaches the state file only after the events that led to it are durable. A crash repeats events, it
 //     never swallows them.
 //   - A first start, a new watched path and a state file that cannot be read make a new baseline without events.
+//   - What shows in a diff has gone through Config.Redact; shadow files, keys, tokens and the like (secretPath) show
+//     their hashes alone. The texts that are kept for it are in memory only, and redacted already.
 //   - FIFOs, sockets and devices are never opened. Names are passed on byte for byte.
 //
 // Metadata of its events: "kind" of what is no regular file; "renamed_from"; "replaced" when another inode took the
-// name of a known file; "links" of a file with more than one hard link; "link_target" and "previous_link_target" of a
+// name of a known file; "links" of a file with more than one hard link and "link_names", the others that are
+// known; "link_target" and "previous_link_target" of a
 // symlink or of a watched path that is reached through one; "rescan" or "while_down" with "changed_at", the inode's
 // change time.
+//
+// A diff is of a text of at most Limits.DiffSize bytes with one hard link; its last line tells what did not fit. It is
+// missing where the texts would exceed Limits.DiffMemory or change faster than they can be compared.
 //
 // Limits: what happens to one path within the settle time is one change, and a file that is created and deleted within
 // it is only counted (Stats.Transient). A write through a hard link outside the watched paths or through a memory

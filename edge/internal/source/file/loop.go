@@ -234,11 +234,13 @@ func newBatch(ctx context.Context) *batch {
 
 // flush emits what b holds.
 func (s *Sensor) flush(b *batch) {
-	for _, c := range pair(b.changes) {
+	changes := pair(b.changes)
+	s.nameLinks(changes)
+	for _, c := range changes {
 		for _, e := range c.events() {
 			s.counters.change(func(t *Stats) { t.tally(e.Type) })
 			s.emit(e)
 		}
 	}
-	b.changes = nil
+	b.changes, b.diffs = nil, 0
 }

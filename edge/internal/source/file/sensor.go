@@ -29,10 +29,12 @@ type Sensor struct {
 	hints    *hints
 	watches  *watches
 	observer *observer
+	texts    *texts
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
 	round    uint32
+	linksAt  time.Time // when hard links may be looked for again
 
 	// What is said once a minute at the most; the numbers are in Stats.
 	sayFault, saySkip, sayFull, sayMany, sayLost rate.Sometimes
@@ -58,6 +60,8 @@ func New(c Config) (*Sensor, error) {
 	s.observer = newObserver(c.Limits, func() {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
 	})
+	s.observer.copySize = c.Limits.DiffSize
+	s.texts = newTexts(c)
 	s.plant()
 	return s, nil
 }
@@ -131,15 +135,15 @@ func (s *Sensor) begin(ctx context.Context) {
 		}
 		return true
 	})
-	for _, path := range s.config.Paths {
+	for rank, path := range s.config.Paths {
 		if isPattern(path) {
-			p := &root{path: path}
+			p := &root{path: path, rank: rank}
 			s.patterns = append(s.patterns, p)
 			if slices.Contains(s.covered, path) {
 				s.recall(p)
 			}
 		} else {
-			s.addRoot(path)
+			s.addRoot(path, rank)
 		}
 	}
 	s.all(b, c)
