@@ -26,9 +26,10 @@ type change struct {
 	written   bool // the kernel said that it was written to
 	moved     bool // the kernel said that the name was taken away by a rename
 
-	from  string   // the name before, set by pair
-	diff  string   // of its content
-	names []string // other hard links, set by nameLinks
+	from    string         // the name before, set by pair
+	diff    string         // of its content
+	writers []event.Writer // set by nameWriters
+	names   []string       // other hard links, set by nameLinks
 }
 
 // displaced reports whether the inode that had the name has it no more.
@@ -157,6 +158,7 @@ func (c *change) event(t event.Type, operation string, now event.FileState) *eve
 		File:      &event.File{Path: c.path, Operation: operation, FileState: now},
 		Metadata:  c.metadata(),
 	}
+	e.File.Writers = c.writers
 	if t == event.FileCreate || t == event.FileModify || t == event.FileRename && c.prev.id != c.cur.id {
 		e.File.Diff = c.diff
 	}

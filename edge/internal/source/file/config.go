@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/apss-sensor/apss/shared/event"
 )
 
 // Config says what to watch and how. Zero values take the defaults named with each field.
@@ -21,6 +23,11 @@ type Config struct {
 	StateFile string
 	// Root is where the watched file system is mounted, "/" by default. Events have paths without it.
 	Root string
+	// Proc is where the proc file system is mounted, "/proc" by default.
+	Proc string
+	// Recent returns the processes that began lately, as the process sensor knows them. It may be nil; it must be quick and
+	// safe to call from another goroutine, and what it returns is not changed any more.
+	Recent func() []*event.Process
 	// Settle is how long a path that is written again and again must be quiet before it is looked at; 30 ms by
 	// default. One that has been at rest is looked at after a third of it, one that never rests after five times it.
 	Settle time.Duration
@@ -63,6 +70,7 @@ func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	setDefault(&c.Root, "/")
+	setDefault(&c.Proc, "/proc")
 	setDefault(&c.Settle, 30*time.Millisecond)
 	setDefault(&c.Poll, 30*time.Second)
 	setDefault(&c.Rescan, 5*time.Minute)
@@ -115,6 +123,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	c.Root = strings.Join(clean("root", []string{c.Root}), "")
+	c.Proc = strings.Join(clean("proc", []string{c.Proc}), "")
 	if c.StateFile != "" {
 		c.StateFile = strings.Join(clean("state file", []string{c.StateFile}), "")
 	}
