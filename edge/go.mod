@@ -6,6 +6,7 @@ replace github.com/apss-sensor/apss/shared => ../shared
 
 require (
 	github.com/apss-sensor/apss/shared v0.0.0
+	github.com/aymanbagabas/go-udiff v0.4.1
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/google/go-cmp v0.7.0

@@ -26,7 +26,10 @@ type change struct {
 	written   bool // the kernel said that it was written to
 	moved     bool // the kernel said that the name was taken away by a rename
 
-	from string // the name before, set by pair
+	from    string         // the name before, set by pair
+	diff    string         // of its content
+	writers []event.Writer // set by nameWriters
+	names   []string       // other hard links, set by nameLinks
 }
 
 // displaced reports whether the inode that had the name has it no more.
@@ -70,9 +73,9 @@ func pair(changes []change) []change {
 		case departed[i] && c.cur == nil:
 			continue // told with its new name
 		case departed[i] && sources[i] == nil:
-			c.prev = nil // what is there now is new
+			c.prev, c.diff = nil, "" // what is there now is new
 		case sources[i] != nil && (c.prev == nil || departed[i]):
-			c.prev = sources[i]
+			c.prev, c.diff = sources[i], ""
 		}
 		out = append(out, c)
 	}
@@ -155,6 +158,10 @@ func (c *change) event(t event.Type, operation string, now event.FileState) *eve
 		File:      &event.File{Path: c.path, Operation: operation, FileState: now},
 		Metadata:  c.metadata(),
 	}
+	e.File.Writers = c.writers
+	if t == event.FileCreate || t == event.FileModify || t == event.FileRename && c.prev.id != c.cur.id {
+		e.File.Diff = c.diff
+	}
 	if c.prev != nil {
 		before := c.prev.forEvent()
 		e.File.Previous = &before
@@ -178,6 +185,9 @@ func (c *change) metadata() map[string]any {
 		set("kind", kindNames[shown.kind])
 	} else if shown.nlink > 1 {
 		set("links", int64(shown.nlink))
+		if len(c.names) > 0 {
+			set("link_names", c.names)
+		}
 	}
 	if shown.link != "" {
 		set("link_target", shown.link)

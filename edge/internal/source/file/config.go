@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/apss-sensor/apss/shared/event"
 )
 
 // Config says what to watch and how. Zero values take the defaults named with each field.
@@ -21,6 +23,11 @@ type Config struct {
 	StateFile string
 	// Root is where the watched file system is mounted, "/" by default. Events have paths without it.
 	Root string
+	// Proc is where the proc file system is mounted, "/proc" by default.
+	Proc string
+	// Recent returns the processes that began lately, as the process sensor knows them. It may be nil; it must be quick and
+	// safe to call from another goroutine, and what it returns is not changed any more.
+	Recent func() []*event.Process
 	// Settle is how long a path that is written again and again must be quiet before it is looked at; 30 ms by
 	// default. One that has been at rest is looked at after a third of it, one that never rests after five times it.
 	Settle time.Duration
@@ -28,6 +35,11 @@ type Config struct {
 	Poll time.Duration
 	// Rescan is how often everything is compared with the baseline; 5 min by default.
 	Rescan time.Duration
+	// Redact takes credentials out of a text that is to be shown in a diff. No diff is made without it.
+	Redact func(text string) string
+	// NoDiff are patterns of [filepath.Match] for what is never shown in a diff, besides what is known to hold
+	// credentials (shadow, keys, tokens, ...): with a slash for a path and all below it, without for a name.
+	NoDiff []string
 	Limits Limits
 	// Logger is [slog.Default] when nil.
 	Logger *slog.Logger
@@ -46,6 +58,11 @@ type Limits struct {
 	HashSize int64
 	// HashRate is how many bytes are hashed in a second; 64 MiB by default. A small file counts as 4 KiB.
 	HashRate int64
+	// DiffSize is the largest text that is compared for a diff; 64 KiB by default.
+	DiffSize int64
+	// DiffMemory is how many bytes of texts are kept for diffs; 8 MiB by default. The files of the first paths come
+	// first.
+	DiffMemory int
 }
 
 // withDefaults returns c with every default in its place, or everything that is wrong with it.
@@ -53,6 +70,7 @@ func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	setDefault(&c.Root, "/")
+	setDefault(&c.Proc, "/proc")
 	setDefault(&c.Settle, 30*time.Millisecond)
 	setDefault(&c.Poll, 30*time.Second)
 	setDefault(&c.Rescan, 5*time.Minute)
@@ -60,6 +78,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Limits.Depth, 64)
 	setDefault(&c.Limits.HashSize, 16<<20)
 	setDefault(&c.Limits.HashRate, 64<<20)
+	setDefault(&c.Limits.DiffSize, 64<<10)
+	setDefault(&c.Limits.DiffMemory, 8<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -89,6 +109,11 @@ func (c Config) withDefaults() (Config, error) {
 			fault("watched path %q: %w", p, err)
 		}
 	}
+	for _, p := range c.NoDiff {
+		if _, err := filepath.Match(p, ""); err != nil {
+			fault("pattern %q of what is not shown: %w", p, err)
+		}
+	}
 	c.Exclude = clean("excluded path", c.Exclude)
 	for _, p := range c.Paths {
 		for _, own := range c.Exclude {
@@ -98,6 +123,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	c.Root = strings.Join(clean("root", []string{c.Root}), "")
+	c.Proc = strings.Join(clean("proc", []string{c.Proc}), "")
 	if c.StateFile != "" {
 		c.StateFile = strings.Join(clean("state file", []string{c.StateFile}), "")
 	}
@@ -105,7 +131,8 @@ func (c Config) withDefaults() (Config, error) {
 		"settle": int64(c.Settle), "poll": int64(c.Poll), "rescan": int64(c.Rescan),
 		"limit of files": int64(c.Limits.Files), "limit of depth": int64(c.Limits.Depth),
 		"limit of watches": int64(c.Limits.Watches), "limit of hashed size": c.Limits.HashSize,
-		"hash rate": c.Limits.HashRate,
+		"hash rate": c.Limits.HashRate, "limit of a text's size": c.Limits.DiffSize,
+		"memory for diffs": int64(c.Limits.DiffMemory),
 	} {
 		if n < 0 {
 			fault("the %s is negative", name)

@@ -23,6 +23,10 @@ type observer struct {
 	limiter  *rate.Limiter
 	hashSize int64
 	buf      []byte
+	copySize int64
+	// copies asks for the content of a file of at most copySize bytes; it is in text if copied says so.
+	copies, copied bool
+	text           []byte
 	// unreadable counts files that only stat could tell of.
 	unreadable func()
 }
@@ -49,6 +53,7 @@ const (
 // observe returns the state of what is at path on the disk, which is not followed if it is a symlink. A name that
 // stands for nothing gives a state of kind absent. prev, which may be nil, spares the hash of what did not change.
 func (o *observer) observe(path string, prev *state, e effort) (state, error) {
+	o.copied = false
 	s, err := lstat(path)
 	if err != nil || s.kind == absent {
 		return s, err
@@ -93,6 +98,7 @@ func (o *observer) hash(path string, s, prev *state, e effort) {
 		s.racy = start.Sub(time.Unix(0, s.ctime)) < grain
 		if calm {
 			s.sum, s.hashing = sum, hashed
+			o.copied = o.copies && s.size <= o.copySize
 			return
 		}
 		if s.size > o.hashSize {
@@ -125,6 +131,7 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 		return sum, after, errOther
 	}
 	h := sha256.New()
+	o.text = o.text[:0]
 	for room := o.hashSize; room > 0; {
 		n, err := retry(func() (int, error) { return unix.Read(fd, o.buf[:min(room, int64(len(o.buf)))]) })
 		if err != nil {
@@ -134,6 +141,9 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 			break
 		}
 		h.Write(o.buf[:n])
+		if o.copies && int64(len(o.text)+n) <= o.copySize {
+			o.text = append(o.text, o.buf[:n]...)
+		}
 		room -= int64(n)
 	}
 	h.Sum(sum[:0])

@@ -15,6 +15,7 @@ type root struct {
 	path    string
 	node    *node // nil of a pattern
 	pattern *root // that made it
+	rank    int   // its place, or its pattern's, among the watched paths
 	trail   []trail
 	// fresh is true until the first look at a path that no baseline knows.
 	fresh bool
@@ -29,12 +30,12 @@ type trail struct {
 }
 
 // addRoot makes path a watched one.
-func (s *Sensor) addRoot(path string) *root {
+func (s *Sensor) addRoot(path string, rank int) *root {
 	n := s.top.addPath(path)
 	if r := n.root(); r != nil {
 		return r
 	}
-	r := &root{path: path, node: n, fresh: !s.known(path)}
+	r := &root{path: path, node: n, rank: rank, fresh: !s.known(path)}
 	n.asFolder().root = r
 	s.roots = append(s.roots, r)
 	return r
@@ -87,7 +88,7 @@ func (s *Sensor) inspect(b *batch, r *root, c cause) {
 		c.origin = silent
 	}
 	place := n.place()
-	cur, err := s.observer.observe(place, n.known(), c.effort())
+	cur, diff, err := s.observe(n, place, c)
 	switch {
 	case err != nil:
 		s.skip(place, err)
@@ -99,6 +100,7 @@ func (s *Sensor) inspect(b *batch, r *root, c cause) {
 			cur.link = seen
 		}
 	}
+	c.diff = diff
 	s.settle(b, n, cur, c)
 	r.fresh = false
 }
@@ -172,7 +174,7 @@ func (s *Sensor) expand(b *batch, p *root, c cause) {
 	}
 	for _, path := range paths {
 		if n := s.top.lookup(path); n == nil || n.root() == nil {
-			r := s.addRoot(path)
+			r := s.addRoot(path, p.rank)
 			r.pattern = p
 			r.fresh = r.fresh && c.origin != live && !slices.Contains(s.covered, p.path)
 			s.refresh(b, r, c)
@@ -209,7 +211,7 @@ func (s *Sensor) recall(p *root) {
 	}
 	for _, n := range nodes {
 		if n.root() == nil {
-			r := s.addRoot(n.path())
+			r := s.addRoot(n.path(), p.rank)
 			r.pattern, r.fresh = p, false
 		}
 	}

@@ -29,10 +29,14 @@ type Sensor struct {
 	hints    *hints
 	watches  *watches
 	observer *observer
+	texts    *texts
+	search   *search
+	writers  *writers
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
 	round    uint32
+	linksAt  time.Time // when hard links may be looked for again
 
 	// What is said once a minute at the most; the numbers are in Stats.
 	sayFault, saySkip, sayFull, sayMany, sayLost rate.Sometimes
@@ -58,6 +62,13 @@ func New(c Config) (*Sensor, error) {
 	s.observer = newObserver(c.Limits, func() {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
 	})
+	s.observer.copySize = c.Limits.DiffSize
+	s.texts = newTexts(c)
+	s.search = newSearch(c.Proc)
+	s.writers = newWriters(s.search, func(dropped, searches int) {
+		s.counters.change(func(t *Stats) { t.WritersMissed += dropped; t.WriterSearches += searches })
+	})
+	s.hints.changing = s.writers.ask
 	s.plant()
 	return s, nil
 }
@@ -77,6 +88,7 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	if err == nil {
 		s.watches.fs = watcher
 		wg.Go(func() { s.hints.pump(watcher) })
+		wg.Go(func() { s.writers.run(ctx) })
 		defer watcher.Close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
@@ -89,8 +101,7 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 		wg.Go(func() { sv.run(ctx) })
 		defer close(sv.in)
 	}
-	s.begin(ctx)
-	if ctx.Err() != nil {
+	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}
 	s.loop(ctx, sv)
@@ -120,8 +131,9 @@ func (s *Sensor) plant() {
 	}
 }
 
-// begin makes the baseline, or compares the one that was loaded with the tree.
-func (s *Sensor) begin(ctx context.Context) {
+// begin makes the baseline, or compares the one that was loaded with the tree. It reports whether it came to the end
+// before ctx did.
+func (s *Sensor) begin(ctx context.Context) (whole bool) {
 	b := newBatch(ctx)
 	c := cause{origin: whileDown, at: time.Now(), deep: true}
 	s.size = 0
@@ -131,25 +143,26 @@ func (s *Sensor) begin(ctx context.Context) {
 		}
 		return true
 	})
-	for _, path := range s.config.Paths {
+	for rank, path := range s.config.Paths {
 		if isPattern(path) {
-			p := &root{path: path}
+			p := &root{path: path, rank: rank}
 			s.patterns = append(s.patterns, p)
 			if slices.Contains(s.covered, path) {
 				s.recall(p)
 			}
 		} else {
-			s.addRoot(path)
+			s.addRoot(path, rank)
 		}
 	}
 	s.all(b, c)
-	if !b.stop() {
+	if whole = !b.stop(); whole {
 		s.forgetUnwatched(b)
 	}
 	s.flush(b)
 	st := s.Stats()
 	s.config.Logger.Info("file sensor watches", "files", st.Files, "folders", st.Folders, "watches", s.watches.len(),
 		"polled", len(s.polled), "took", time.Since(c.at).Round(time.Millisecond))
+	return whole
 }
 
 // forgetUnwatched takes out of the loaded baseline what no watched path covers any more.

@@ -23,6 +23,9 @@ type Stats struct {
 	Own       int // looks at the agent's own files that were spared
 	Skipped   Skipped
 
+	WriterSearches int // searches for the processes that have changed files open
+	WritersMissed  int // changes that came too fast for one
+
 	StateFaults int // state files that were set aside, and writes of it that failed
 }
 

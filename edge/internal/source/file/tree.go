@@ -13,6 +13,8 @@ type node struct {
 	modified int64
 	// round is the scan that last saw the name.
 	round uint32
+	// keeping is what texts has of it.
+	keeping keeping
 }
 
 // folder is what only folders and watched paths need.
