@@ -53,6 +53,7 @@ type LaneConfig struct {
 // Config is an agent.
 type Config struct {
 	Version        string
+	Facts          map[string]any // for the heartbeat: what the agent found out about its place
 	Identity       identity.Identity
 	Severity       func(*event.Event) event.Severity // raises what the sensor said
 	Sources        []Source
