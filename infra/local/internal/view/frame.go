@@ -85,7 +85,8 @@ func Head(now State, st Style) []string {
 	add("", " functions  http://%s/metrics", a.Functions)
 	add("", " receiver   http://%s   Sweet Security's stand-in", a.Sweet)
 	add("", " log        %s", now.Log)
-	add(dim, " try        echo hello >> %s/notes   or, as intruders do, to %[1]s/.ssh/authorized_keys", now.Demo)
+	add(dim, " try        echo hello >> %s/notes", now.Demo)
+	add(dim, "            echo hello >> %s/.ssh/authorized_keys   as intruders do", now.Demo)
 	add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'`, a.Sweet)
 	add(dim, `            or {"latency":"2s"} {"hang":true,"for":"9s"} {"refuse":"secret"} {"refuse":"secret","refuse_with":422} {}`)
 	return lines
