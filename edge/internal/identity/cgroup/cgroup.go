@@ -7,7 +7,7 @@ type Container struct {
 	// ID is 64 hexadecimal digits; empty when it is hidden.
 	ID string
 	// PodUID is the uid of the pod, with dashes. For a static pod it is the hash that its mirror has in the annotation
-	// kubernetes.io/config.hash, and which is not the mirror's uid.
+	// kubernetes.io/config.mirror, and which is not the mirror's uid.
 	PodUID string
 	// Name is the container's name in its pod. Only mountinfo tells it.
 	Name string
