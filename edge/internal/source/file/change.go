@@ -19,6 +19,7 @@ const (
 
 // change is what became of one name.
 type change struct {
+	container string
 	path      string
 	prev, cur *state // nil: was not, or is no more
 	at        time.Time
@@ -59,7 +60,7 @@ func pair(changes []change) []change {
 		}
 		for k, j := range left[c.cur.id] {
 			old := &changes[j]
-			if old.prev.kind == c.cur.kind && (old.moved || likelyMoved(old, c)) {
+			if old.container == c.container && old.prev.kind == c.cur.kind && (old.moved || likelyMoved(old, c)) {
 				sources[i], departed[j] = old.prev, true
 				c.from = old.path
 				left[c.cur.id] = append(left[c.cur.id][:k:k], left[c.cur.id][k+1:]...)
@@ -85,10 +86,11 @@ func pair(changes []change) []change {
 // departuresFirst puts every rename before the change of the name that it left, so that a reader who follows the events
 // one by one ends with the tree. Two names that were exchanged have no such order.
 func departuresFirst(changes []change) []change {
-	heir := make(map[string]int) // by the old name
+	type name struct{ container, path string }
+	heir := make(map[name]int) // by the old name
 	for i := range changes {
-		if from := changes[i].from; from != "" {
-			heir[from] = i
+		if c := &changes[i]; c.from != "" {
+			heir[name{c.container, c.from}] = i
 		}
 	}
 	if len(heir) == 0 {
@@ -98,7 +100,7 @@ func departuresFirst(changes []change) []change {
 	told := make([]bool, len(changes))
 	var chain []int
 	for i := range changes {
-		for j, ok := i, true; ok && !told[j]; j, ok = heir[changes[j].path] {
+		for j, ok := i, true; ok && !told[j]; j, ok = heir[name{changes[j].container, changes[j].path}] {
 			told[j] = true
 			chain = append(chain, j)
 		}
@@ -159,6 +161,9 @@ func (c *change) event(t event.Type, operation string, now event.FileState) *eve
 		Metadata:  c.metadata(),
 	}
 	e.File.Writers = c.writers
+	if c.container != "" {
+		e.Container = &event.Container{ID: c.container}
+	}
 	if t == event.FileCreate || t == event.FileModify || t == event.FileRename && c.prev.id != c.cur.id {
 		e.File.Diff = c.diff
 	}

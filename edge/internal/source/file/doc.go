@@ -1,5 +1,7 @@
 // Package file is the file sensor: it reports what becomes of the files and folders under the watched paths.
 //
+// It also tells who may have done it, shows what changed in small texts, and tells who opens what is secret.
+//
 // It wakes on the kernel's inotify events through fsnotify. Those say neither who, nor what, nor when a write ended, so
 // each is only a hint: the sensor lets a path come to rest, takes its state (stat, and a SHA-256 of its content), and
 // reports in what it differs from the baseline, its own record of every file. A change of content is one file_modify
@@ -39,6 +41,17 @@
 //
 // A search takes as long as a short-lived writer lives, so those are often known by their command line alone or not at
 // all; searches take 3 % of a core at most, and changes that come faster are looked into together.
+//
+// Reads of Config.ReadPaths are told as the kernel tells of open(2), by an inotify instance of its own: the first by a
+// process in a minute at once, the others of that minute as one more event with "count" and "since". The sensor's own
+// opens are left out, exactly (see reads). That a file was opened is all that is known: an open to write counts, and
+// the kernel makes one of equal opens that follow each other. A file that takes the place of another is watched some
+// milliseconds later.
+//
+// Containers that Config.Roots names are watched at the same paths, through /proc/PID/root of one of their processes.
+// Their events have paths as the container sees them and the container's id. Those that share a root folder are one, and
+// so is a container that is reached by another process than before. The end of a container is no deletion. Their
+// baselines are in memory alone. A change in a volume that several containers have is told once for each, a read once.
 //
 // Limits: what happens to one path within the settle time is one change, and a file that is created and deleted within
 // it is only counted (Stats.Transient). A write through a hard link outside the watched paths or through a memory

@@ -82,6 +82,9 @@ func startSealed(tb testing.TB, c Config, sealed func(context.Context) error) *r
 	if c.Settle == 0 {
 		c.Settle = 150 * time.Millisecond // what a test does at one go is one change, also on a slow machine
 	}
+	if c.ReadPaths == nil {
+		c.ReadPaths = []string{} // what others read on this machine is not the tests' concern
+	}
 	ready := make(chan struct{})
 	c.Logger = slog.New(&readyHandler{Handler: slog.DiscardHandler, ready: ready})
 	s, err := New(c)

@@ -6,7 +6,8 @@ import (
 )
 
 func TestNameLinks(t *testing.T) {
-	s := &Sensor{top: &node{folder: &folder{}}}
+	v := newView(Root{Path: "/"}, id{})
+	s := &Sensor{top: v.top, views: []*view{v}}
 	add := func(path string, ino uint64, links uint32) *state {
 		n := s.top.addPath(path)
 		n.state = state{kind: regular, id: id{1, ino}, nlink: links}

@@ -15,6 +15,10 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	rescanAt, pollAt, saveAt := now.Add(s.config.Rescan), now.Add(s.config.Poll), now
 	var cost time.Duration // of the last rescan
 	var ended time.Time
+	var roots <-chan []Root
+	if s.config.Roots != nil {
+		roots = s.config.Roots(ctx)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -22,6 +26,12 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		case <-ctx.Done():
 			s.save(sv, true)
 			return
+		case list, ok := <-roots:
+			if !ok {
+				roots = nil
+				continue
+			}
+			s.setRoots(ctx, list)
 		case <-s.hints.wake:
 		case <-timer.C:
 		}

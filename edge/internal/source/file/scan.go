@@ -50,7 +50,7 @@ func (b *batch) add(n *node, c cause, prev, cur *state) {
 		c.diff = ""
 	}
 	b.changes = append(b.changes, change{
-		path: n.path(), prev: prev, cur: cur, at: c.at, origin: c.origin, written: c.written, moved: c.moved, diff: c.diff,
+		container: n.view().container, path: n.path(), prev: prev, cur: cur, at: c.at, origin: c.origin, written: c.written, moved: c.moved, diff: c.diff,
 	})
 }
 
@@ -158,7 +158,9 @@ func (s *Sensor) update(b *batch, n *node, cur state, c cause) {
 // keep makes st the state of n in the baseline, and on the disk later.
 func (s *Sensor) keep(n *node, st state) {
 	n.state = st
-	s.unsaved.add(n)
+	if n.view() == s.main { // a container's baseline ends with it, at the latest with the agent
+		s.unsaved.add(n)
+	}
 }
 
 // count keeps the numbers of what is in the baseline.
@@ -293,7 +295,7 @@ func (s *Sensor) read(b *batch, n *node, place string, c cause) {
 
 // openFolder opens place if it is a folder, and never waits at a FIFO that took its name.
 func openFolder(place string) (*os.File, error) {
-	return os.OpenFile(place, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	return os.OpenFile(solid(place), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // readNames returns the names in the folder place.

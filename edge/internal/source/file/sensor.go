@@ -21,7 +21,10 @@ type Sensor struct {
 	counters counters
 
 	emit     func(*event.Event)
-	top      *node
+	main     *view   // that under Config.Root
+	top      *node   // of it
+	views    []*view // it and the containers'
+	scopes   scopes
 	size     int      // of the baseline
 	covered  []string // the watched paths of the loaded baseline
 	roots    []*root
@@ -32,6 +35,7 @@ type Sensor struct {
 	texts    *texts
 	search   *search
 	writers  *writers
+	reads    *reads
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
@@ -68,6 +72,8 @@ func New(c Config) (*Sensor, error) {
 	s.writers = newWriters(s.search, func(dropped, searches int) {
 		s.counters.change(func(t *Stats) { t.WritersMissed += dropped; t.WriterSearches += searches })
 	})
+	s.reads = newReads(s)
+	s.observer.open = s.reads.open
 	s.hints.changing = s.writers.ask
 	s.plant()
 	return s, nil
@@ -81,7 +87,12 @@ func (s *Sensor) Name() string { return "file" }
 // was emitted before the call is durable; the baseline is saved only then. Run returns an error only if it cannot work
 // at all; what it cannot do besides is in the log and in Stats.
 func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(ctx context.Context) error) error {
-	s.emit = emit
+	var emitting sync.Mutex // reads and changes are told by two goroutines
+	s.emit = func(e *event.Event) {
+		emitting.Lock()
+		defer emitting.Unlock()
+		emit(e)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	watcher, err := fsnotify.NewWatcher()
@@ -93,6 +104,13 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
+	}
+	if len(s.config.ReadPaths) > 0 {
+		if err := s.reads.start(); err == nil {
+			wg.Go(func() { s.reads.run(ctx) })
+		} else {
+			s.config.Logger.Warn("reads of files are not seen; raise fs.inotify.max_user_instances", "error", err)
+		}
 	}
 	var sv *saver
 	if s.config.StateFile != "" {
@@ -111,14 +129,21 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 // plant makes an empty tree that knows the sensor's own files.
 func (s *Sensor) plant() {
 	s.covered = nil
-	s.top = &node{folder: &folder{real: s.config.Root}}
+	s.main = newView(Root{Path: s.config.Root}, id{})
+	s.top, s.views = s.main.top, []*view{s.main}
+	s.scopes.set(s.views)
+	s.disown(s.main)
+}
+
+// disown keeps the sensor away from its own files in v.
+func (s *Sensor) disown(v *view) {
 	own := s.config.Exclude
-	if f := s.config.StateFile; f != "" && s.config.Root == "/" {
+	if f := s.config.StateFile; f != "" && v.root == "/" {
 		own = append(slices.Clone(own), f, f+newSuffix, f+corruptSuffix)
 	}
 	for _, path := range own {
-		s.top.addPath(path).asFolder().own = true
-		steps, place, err := resolve(s.config.Root, path)
+		v.top.addPath(path).asFolder().own = true
+		steps, place, err := resolve(v.root, path)
 		if err != nil || len(steps) == 0 {
 			continue
 		}
@@ -126,7 +151,7 @@ func (s *Sensor) plant() {
 			place = join(last.dir, last.name)
 		}
 		if place != "" { // the same by another name
-			s.top.addPath(strip(s.config.Root, place)).asFolder().own = true
+			v.top.addPath(strip(v.root, place)).asFolder().own = true
 		}
 	}
 }
@@ -145,13 +170,13 @@ func (s *Sensor) begin(ctx context.Context) (whole bool) {
 	})
 	for rank, path := range s.config.Paths {
 		if isPattern(path) {
-			p := &root{path: path, rank: rank}
+			p := &root{path: path, rank: rank, view: s.main}
 			s.patterns = append(s.patterns, p)
 			if slices.Contains(s.covered, path) {
 				s.recall(p)
 			}
 		} else {
-			s.addRoot(path, rank)
+			s.addRoot(s.main, path, rank)
 		}
 	}
 	s.all(b, c)

@@ -139,11 +139,15 @@ func (s *Sensor) observe(n *node, place string, c cause) (cur state, diff string
 	e := c.effort()
 	o := s.observer
 	known := n.known()
-	o.copies = s.texts.wants(n, s.config.Root, place)
+	v := n.view()
+	o.copies = s.texts.wants(n, v.root, place)
 	if o.copies && n.keeping == textUnknown && e != hashLater && known != nil && known.size <= s.texts.size {
 		e = hashAlways // for its text
 	}
 	cur, err = o.observe(place, known, e)
+	if v.gone() {
+		return state{}, "", errGone
+	}
 	if err != nil || !o.copied {
 		if err == nil && n.keeping == textKept && (known == nil || cur.sum != known.sum || cur.kind != regular) {
 			s.texts.forget(n) // it is not what is there any more

