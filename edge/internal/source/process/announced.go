@@ -31,7 +31,6 @@ type announced struct {
 
 	mu      sync.Mutex
 	records []record
-	threads uint64
 	lost    uint64
 }
 
@@ -96,8 +95,6 @@ func (a *announced) keep(r record, lost uint64) bool {
 	a.lost += lost
 	switch {
 	case r.Kind == connector.None:
-	case r.Kind == connector.Fork && r.Thread():
-		a.threads++
 	case len(a.records) == maxRecords:
 		a.lost++
 	default:
@@ -110,12 +107,10 @@ func (a *announced) keep(r record, lost uint64) bool {
 func (a *announced) take(s *Sensor, now time.Time) (list, all bool) {
 	s.announced = true
 	a.mu.Lock()
-	records, threads, lost := a.records, a.threads, a.lost
-	a.records, a.threads, a.lost = nil, 0, 0
+	records, lost := a.records, a.lost
+	a.records, a.lost = nil, 0
 	a.mu.Unlock()
-	s.stats.Created += threads + lost
-	s.stats.Threads += threads
-	s.accounted += threads
+	s.stats.Created += lost
 	s.stats.Lost += lost
 	keepOwn(records)
 	for _, r := range records {
@@ -153,9 +148,17 @@ func (s *Sensor) startAt(t time.Time) uint64 {
 	return uint64(max(0, t.Sub(s.boot)) * ticks / time.Second)
 }
 
-// announceFork takes a process into the tree that is its parent's image.
+// announceFork takes a process into the tree that is its parent's image, or counts a thread.
 func (s *Sensor) announceFork(fork connector.Event, now time.Time) {
 	s.stats.Created++
+	if fork.Thread() {
+		s.stats.Threads++
+		s.accounted++
+		if e := s.tree[fork.TGID]; e != nil {
+			e.threads = true
+		}
+		return
+	}
 	start := s.startAt(fork.At)
 	if old := s.tree[fork.PID]; old != nil {
 		if old.start == start || old.start+1 == start {
@@ -252,8 +255,10 @@ func (s *Sensor) announceExit(exit connector.Event) {
 	}
 	status := syscall.WaitStatus(exit.Status)
 	e.status = &status
-	if st, err := s.read.statOf(exit.PID); err == nil && st.threads > 1 && e.is(st.start) {
-		return // a list notices its end
+	if e.threads {
+		if st, err := s.read.statOf(exit.PID); err == nil && st.threads > 1 && e.is(st.start) {
+			return // a list notices its end
+		}
 	}
 	if e.forked && e.process != nil && !e.own {
 		s.stats.Forks++

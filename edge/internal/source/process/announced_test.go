@@ -1,13 +1,14 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"os/exec"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/apss-sensor/apss/edge/internal/source/process/connector"
 	"github.com/apss-sensor/apss/shared/event"
@@ -26,7 +27,7 @@ func announce(t *testing.T, procs ...fake) (*tree, func(connector.Event)) {
 	tr.s.mechanism = a
 	tr.scan(0)
 	return tr, func(e connector.Event) {
-		e.TGID = max(e.TGID, e.PID)
+		e.TGID = cmp.Or(e.TGID, e.PID)
 		if e.At.IsZero() {
 			e.At = time.Unix(1, 0)
 		}
@@ -59,14 +60,14 @@ func TestAnnouncedLife(t *testing.T) {
 		Ancestors: []event.Ancestor{{PID: 1, Exe: "/init", Cmdline: "init"}},
 	}
 	for _, e := range events {
-		if diff := cmp.Diff(want, e.Process); diff != "" {
+		if diff := gocmp.Diff(want, e.Process); diff != "" {
 			t.Errorf("%s differs (-want +got):\n%s", e.Type, diff)
 		}
 		if !e.Timestamp.Equal(time.Unix(1, 0)) {
 			t.Errorf("%s is said to be of %v", e.Type, e.Timestamp)
 		}
 	}
-	if diff := cmp.Diff(map[string]any{"exit_code": int64(3)}, events[1].Metadata); diff != "" {
+	if diff := gocmp.Diff(map[string]any{"exit_code": int64(3)}, events[1].Metadata); diff != "" {
 		t.Errorf("the exit's metadata differs (-want +got):\n%s", diff)
 	}
 	got := tr.s.Stats()
@@ -90,7 +91,7 @@ func TestAnnounced(t *testing.T) {
 				if p.Capture != event.CapturePartial || p.PPID != 5 || p.Parent.Exe != "/bin/sh" || p.UID != event.UnknownID || st.Partial != 1 {
 					t.Errorf("got %+v", p)
 				}
-				if diff := cmp.Diff(map[string]any{"exit_signal": int64(9)}, events[1].Metadata); diff != "" {
+				if diff := gocmp.Diff(map[string]any{"exit_signal": int64(9)}, events[1].Metadata); diff != "" {
 					t.Errorf("the exit's metadata differs (-want +got):\n%s", diff)
 				}
 			},
@@ -129,7 +130,7 @@ func TestAnnounced(t *testing.T) {
 			func(t *testing.T, events []*event.Event, _ Stats) {
 				t.Helper()
 				want := &event.Ancestor{PID: 11, Exe: "/bin/sh", Cmdline: "sh"}
-				if diff := cmp.Diff(want, events[0].Process.Parent); diff != "" {
+				if diff := gocmp.Diff(want, events[0].Process.Parent); diff != "" {
 					t.Errorf("the parent differs (-want +got):\n%s", diff)
 				}
 			},
@@ -176,6 +177,7 @@ func TestAnnounced(t *testing.T) {
 				say(fork(11, 5))
 				tr.set(fake{pid: 11, ppid: 5, start: 100, exe: "/bin/app", threads: 2})
 				say(execve(11))
+				say(connector.Event{Kind: connector.Fork, PID: 12, TGID: 11, Parent: 5})
 				say(exited(11, 0))
 			},
 			[]string{"exec 11 /bin/app"}, nil,

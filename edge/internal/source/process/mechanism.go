@@ -23,7 +23,7 @@ const (
 )
 
 // gather is how long a scan waits for more after the first news.
-const gather = 5 * time.Millisecond
+const gather = 10 * time.Millisecond
 
 // mechanism is a way to learn that programs start.
 type mechanism interface {
@@ -100,6 +100,8 @@ func (s *Sensor) try(name string) (mechanism, error) {
 	switch name {
 	case Connector:
 		return dialConnector(s.config.Proc, s.cut)
+	case Opens:
+		return watchOpens(s.config.Proc, s.cut)
 	default:
 		return polling{}, nil
 	}

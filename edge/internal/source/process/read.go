@@ -27,6 +27,8 @@ type reader struct {
 	buf  []byte
 	link []byte
 	cut  redactor
+	// early holds what was read of programs before, at the moment they started: it is taken instead.
+	early map[int32]details
 }
 
 func newReader(root string) (*reader, error) {
@@ -113,6 +115,9 @@ func (d *details) starting() bool { return d.exe != "" && len(d.args) == 0 && !d
 // read reads all of pid, of a kernel thread or a thread its stat alone. The error is that it is gone, or was never
 // there. All is read again when the process called execve in between, so that the parts fit.
 func (r *reader) read(pid int32) (details, error) {
+	if d, found := r.early[pid]; found {
+		return d, nil
+	}
 	dir, err := unix.Openat(r.root, strconv.Itoa(int(pid)), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return details{}, err

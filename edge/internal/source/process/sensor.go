@@ -68,6 +68,7 @@ type Sensor struct {
 	refused   map[string]string // why others are not used
 	announced bool              // the kernel announces each fork, exec and exit
 	lookAll   bool              // the next scan looks into everything
+	unseen    unseen
 	read      *reader
 	users     users
 	tree      map[int32]*entry
@@ -145,7 +146,7 @@ func (s *Sensor) open(now time.Time) error {
 	if err != nil {
 		s.loadID = -1
 	}
-	s.pidMax = s.readPIDMax()
+	s.pidMax = s.read.pidMax()
 	s.cursor, _ = s.readCursor()
 	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
 	if err == nil && n == 0 {
@@ -187,6 +188,7 @@ func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	if list || all || now.Sub(s.listed) >= listEvery || s.stats.CursorBlind {
 		s.list(now, all)
 	}
+	s.nameUnseen(now, all)
 	slices.SortStableFunc(s.events, func(a, b *event.Event) int {
 		return cmp.Or(a.Timestamp.Compare(b.Timestamp), a.Process.StartTime.Compare(b.Process.StartTime))
 	})
@@ -200,7 +202,7 @@ func (s *Sensor) passCursor(now time.Time) (list, all bool) {
 		return false, false
 	}
 	if cur < s.cursor {
-		s.pidMax = s.readPIDMax()
+		s.pidMax = s.read.pidMax()
 	}
 	gap := span{prev: s.cursor, cur: cur, max: s.pidMax}
 	s.cursor = cur
@@ -306,38 +308,7 @@ func (s *Sensor) judgeCursor(unannounced bool) {
 	s.log.Warn("the newest pid in loadavg says nothing here: every scan lists all processes, and what was missed is unknown")
 }
 
-func (s *Sensor) readCursor() (int32, bool) {
-	if s.loadID < 0 {
-		return 0, false
-	}
-	var b [128]byte
-	n, err := unix.Pread(s.loadID, b[:], 0)
-	if err != nil {
-		return 0, false
-	}
-	return parseCursor(b[:n])
-}
-
-// readPIDMax returns the pid after the highest, proc_sys_kernel(5); 2^22, the highest possible, when it is hidden.
-func (s *Sensor) readPIDMax() int32 {
-	const limit = 1 << 22
-	b, err := s.read.file(s.read.root, "sys/kernel/pid_max")
-	if err != nil {
-		return limit
-	}
-	n, ok := number(trimNewline(b), 31)
-	if !ok {
-		return limit
-	}
-	return int32(n)
-}
-
-func trimNewline(b []byte) []byte {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		return b[:n-1]
-	}
-	return b
-}
+func (s *Sensor) readCursor() (int32, bool) { return cursorOf(s.loadID) }
 
 // Process returns what is known of pid: what the sensor saw, or what a look shows now. It returns nil when there is no
 // such process and none that ended within the last seconds, or it is a kernel thread. The caller may keep and change it.

@@ -29,6 +29,9 @@ type Stats struct {
 	Processes int
 	// Lost counts what a mechanism announced and the sensor could not take; it looked into every process then.
 	Lost uint64
+	// Namespaces are those whose executables are watched, by that many Watches; WatchesRefused could not be made; of
+	// Hidden processes the executables may not be watched.
+	Namespaces, Watches, WatchesRefused, Hidden int
 	// Mechanism is the one in use, Refused says why each better one is not.
 	Mechanism string
 	Refused   map[string]string

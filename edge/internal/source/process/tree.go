@@ -36,6 +36,7 @@ type entry struct {
 	guessed bool           // start is that of the fork's announcement
 	read    time.Time      // when the program was read, or announced
 	looked  bool           // it was read by a look
+	threads bool           // it may have more than one
 	status  *syscall.WaitStatus
 	// held is a new process whose arguments were not there yet: its event waits for them.
 	held *details
@@ -70,6 +71,9 @@ func (s *Sensor) look(pid int32, now time.Time, why source) bool {
 		return s.lookFirst(pid, now, why)
 	}
 	st, err := s.read.statOf(pid)
+	if d, found := s.read.early[pid]; found {
+		st, err = d.stat, nil
+	}
 	switch {
 	case err != nil:
 		// One that was read as a parent in this scan and ended since was seen all the same.
@@ -99,7 +103,7 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 		return true // it ended and is not reaped yet
 	}
 	e := &entry{
-		image: d.stat.image, start: d.stat.start, born: now, read: now, looked: true,
+		image: d.stat.image, start: d.stat.start, born: now, read: now, looked: true, threads: d.stat.threads > 1,
 		forked: d.stat.forked(), list: s.stats.Lists,
 	}
 	if d.stat.kernel() {
@@ -118,6 +122,7 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	case why == baseline:
 	case e.own:
 		s.stats.Excluded++
+		s.saw(d, now)
 	case e.forked:
 		s.stats.Forks++
 		s.fresh = append(s.fresh, pid)
@@ -212,6 +217,7 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 	}
 	s.stats.Redacted += uint64(d.redacted)
 	e.emitted = true
+	s.saw(d, now)
 	p := clone(e.process)
 	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
 	s.events = append(s.events, &event.Event{
