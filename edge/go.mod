@@ -68,7 +68,4 @@ require (
 	cloud.google.com/go/pubsub/v2 v2.8.1
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/mdlayher/netlink v1.11.2
 )
-
-require github.com/mdlayher/socket v0.6.0 // indirect

@@ -3,67 +3,104 @@ package sockdiag
 import (
 	"errors"
 	"fmt"
-	"time"
+	"os"
+	"syscall"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // ErrMissed tells that the kernel dropped notices because they were not read fast enough. The next call of Next goes on.
 var ErrMissed = errors.New("the kernel dropped notices of closed sockets")
 
-// receiveBuffer holds about 10,000 notices of some 400 bytes, as the kernel accounts them. It is what a process without
-// CAP_NET_ADMIN may ask for at the most where net.core.rmem_max is larger.
-const receiveBuffer = 4 << 20
+const (
+	// receiveBuffer holds about 2,000 notices, as the kernel accounts them. Without CAP_NET_ADMIN it is cut to
+	// net.core.rmem_max (socket(7)).
+	receiveBuffer = 4 << 20
+	// most bounds what one call of Next returns.
+	most = 1024
+)
 
-// Closes receives notices of sockets that ended. Not safe for concurrent use, but for Close.
+// Closes receives notices of sockets that ended. Its methods may be called concurrently, Next by one at a time.
 type Closes struct {
-	nl       *netlink.Conn
-	protocol uint8
+	file   *os.File // in the runtime's poller: waiting takes no thread
+	raw    syscall.RawConn
+	buffer []byte
 }
 
-// Listen subscribes to the ends of all TCP connections (protocol unix.IPPROTO_TCP) or of UDP sockets
-// (unix.IPPROTO_UDP), over IPv4 and IPv6, in the calling thread's network namespace. A notice does not say its
-// protocol, hence one subscription for each.
-func Listen(protocol uint8) (*Closes, error) {
-	groups := []uint32{unix.SKNLGRP_INET_TCP_DESTROY, unix.SKNLGRP_INET6_TCP_DESTROY}
-	if protocol == unix.IPPROTO_UDP {
-		groups = []uint32{unix.SKNLGRP_INET_UDP_DESTROY, unix.SKNLGRP_INET6_UDP_DESTROY}
-	}
-	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+// Listen subscribes to the ends of all TCP and UDP sockets, over IPv4 and IPv6, in the calling thread's network
+// namespace.
+func Listen() (*Closes, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("opening sock_diag: %w", err)
 	}
-	for _, g := range groups {
-		if err := nl.JoinGroup(g); err != nil {
-			_ = nl.Close()
-			return nil, fmt.Errorf("joining the group of closed sockets: %w", err)
-		}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	_ = nl.SetReadBuffer(receiveBuffer) // the kernel gives what it allows
-	return &Closes{nl: nl, protocol: protocol}, nil
-}
-
-// SetReadDeadline ends a Next that waits at t, with an error that is os.ErrDeadlineExceeded.
-func (c *Closes) SetReadDeadline(t time.Time) error { return c.nl.SetReadDeadline(t) }
-
-// Next waits for notices and appends the sockets to dst. After Close it returns an error; [ErrMissed] is none to stop
-// for.
-func (c *Closes) Next(dst []Socket) ([]Socket, error) {
-	messages, err := c.nl.Receive()
-	if errors.Is(err, unix.ENOBUFS) {
-		return dst, ErrMissed
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	for _, group := range [...]int{
+		unix.SKNLGRP_INET_TCP_DESTROY, unix.SKNLGRP_INET6_TCP_DESTROY,
+		unix.SKNLGRP_INET_UDP_DESTROY, unix.SKNLGRP_INET6_UDP_DESTROY,
+	} {
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+		}
 	}
 	if err != nil {
-		return dst, fmt.Errorf("receiving notices of closed sockets: %w", err)
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("subscribing to closed sockets: %w", err)
 	}
-	for _, m := range messages {
-		if s, ok := parse(m.Data, c.protocol); ok {
-			dst = append(dst, s)
+	file := os.NewFile(uintptr(fd), "sock_diag")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("subscribing to closed sockets: %w", err)
+	}
+	return &Closes{file: file, raw: raw, buffer: make([]byte, 8<<10)}, nil
+}
+
+// Wait returns when there is something for Next, and with an error after Close.
+func (c *Closes) Wait() error {
+	return c.raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // it leaves a loss to Next
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+}
+
+// Next appends the sockets that ended to dst. It does not wait: when nothing more is there it appends nothing. After
+// Close it returns an error; [ErrMissed] is none to stop for.
+func (c *Closes) Next(dst []Socket) ([]Socket, error) {
+	var failed error
+	err := c.raw.Read(func(fd uintptr) bool {
+		for range most {
+			n, err := unix.Read(int(fd), c.buffer)
+			switch {
+			case err == nil:
+			case errors.Is(err, unix.EINTR):
+				continue
+			case errors.Is(err, unix.ENOBUFS):
+				failed = ErrMissed
+				return true
+			case errors.Is(err, unix.EAGAIN):
+				return true
+			default:
+				failed = err
+				return true
+			}
+			for _, body := range messages(c.buffer[:n]) {
+				var s Socket
+				if parse(&s, body) {
+					dst = append(dst, s)
+				}
+			}
 		}
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return dst, fmt.Errorf("receiving notices of closed sockets: %w", err)
 	}
 	return dst, nil
 }
 
-// Close ends a waiting Next.
-func (c *Closes) Close() error { return c.nl.Close() }
+// Close ends a waiting Wait.
+func (c *Closes) Close() error { return c.file.Close() }
