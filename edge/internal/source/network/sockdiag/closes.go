@@ -71,33 +71,35 @@ func (c *Closes) Wait() error {
 // Close it returns an error; [ErrMissed] is none to stop for.
 func (c *Closes) Next(dst []Socket) ([]Socket, error) {
 	var failed error
-	err := c.raw.Read(func(fd uintptr) bool {
-		for range most {
-			n, err := unix.Read(int(fd), c.buffer)
-			switch {
-			case err == nil:
-			case errors.Is(err, unix.EINTR):
-				continue
-			case errors.Is(err, unix.ENOBUFS):
-				failed = ErrMissed
-				return true
-			case errors.Is(err, unix.EAGAIN):
-				return true
-			default:
-				failed = err
-				return true
-			}
-			for _, body := range messages(c.buffer[:n]) {
-				var s Socket
-				if parse(&s, body) {
-					dst = append(dst, s)
-				}
-			}
-		}
-		return true
+	err := c.raw.Control(func(fd uintptr) { // Read would wait for Wait
+		dst, failed = c.read(int(fd), dst)
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return dst, fmt.Errorf("receiving notices of closed sockets: %w", err)
+	}
+	return dst, nil
+}
+
+func (c *Closes) read(fd int, dst []Socket) ([]Socket, error) {
+	for range most {
+		n, err := unix.Read(fd, c.buffer)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return dst, nil
+		case errors.Is(err, unix.ENOBUFS):
+			return dst, ErrMissed
+		default:
+			return dst, err
+		}
+		for _, body := range messages(c.buffer[:n]) {
+			var s Socket
+			if parse(&s, body) {
+				dst = append(dst, s)
+			}
+		}
 	}
 	return dst, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 // open returns a Conn, or skips where this kernel or sandbox refuses netlink.
-func open(t testing.TB) *Conn {
+func open(t *testing.T) *Conn {
 	t.Helper()
 	c, err := Open()
 	if err == nil {
@@ -31,7 +32,7 @@ func open(t testing.TB) *Conn {
 	return nil
 }
 
-func dump(t testing.TB, c *Conn, states States) []Socket {
+func dump(t *testing.T, c *Conn, states States) []Socket {
 	t.Helper()
 	var sockets []Socket
 	if err := c.Dump(states, func(s *Socket) { sockets = append(sockets, *s) }); err != nil {
@@ -41,7 +42,7 @@ func dump(t testing.TB, c *Conn, states States) []Socket {
 }
 
 // pair is an established connection over loopback, closed with the test.
-func pair(t testing.TB, network, address string) (dialled, accepted net.Conn) {
+func pair(t *testing.T, network, address string) (dialled, accepted net.Conn) {
 	t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
@@ -60,7 +61,7 @@ func pair(t testing.TB, network, address string) (dialled, accepted net.Conn) {
 	return dialled, accepted
 }
 
-func exchange(t testing.TB, from, to net.Conn, n int) {
+func exchange(t *testing.T, from, to net.Conn, n int) {
 	t.Helper()
 	if _, err := from.Write(make([]byte, n)); err != nil {
 		t.Fatal(err)
@@ -150,7 +151,7 @@ func end(t *testing.T, c *Closes, what string, suits func(Socket) bool) Socket {
 	}
 }
 
-func listenCloses(t testing.TB) *Closes {
+func listenCloses(t *testing.T) *Closes {
 	t.Helper()
 	open(t)
 	c, err := Listen()
@@ -323,9 +324,14 @@ func TestCloseEndsWait(t *testing.T) {
 				ended <- err
 				return
 			}
-			_, _ = closes.Next(nil)
 		}
 	}()
+	for range 100 {
+		if _, err := closes.Next(nil); err != nil { // it does not wait for who waits
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
 	closes.Close()
 	if err := <-ended; err == nil {
 		t.Error("got no error after Close")
