@@ -55,12 +55,12 @@ func BenchmarkParse(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("ours-%d", n), func(b *testing.B) {
-			l := newProcLister(dir)
+			l := newProcLister(filepath.Join(dir, "net"))
 			var sockets []socket
 			b.ReportAllocs()
 			for b.Loop() {
 				var err error
-				if sockets, err = l.list(sockets[:0]); err != nil || len(sockets) != n {
+				if sockets, err = l.list(sockets[:0], true); err != nil || len(sockets) != n {
 					b.Fatal(len(sockets), err)
 				}
 			}
@@ -86,19 +86,19 @@ func BenchmarkPoll(b *testing.B) {
 	for _, n := range []int{0, 1000, 6000} {
 		b.Run(fmt.Sprintf("list-%d", n), func(b *testing.B) {
 			crowd(b, n)
-			l := newProcLister("/proc")
+			l := newProcLister("/proc/net")
 			var sockets []socket
 			b.ReportAllocs()
 			for b.Loop() {
 				var err error
-				if sockets, err = l.list(sockets[:0]); err != nil || len(sockets) < n {
+				if sockets, err = l.list(sockets[:0], true); err != nil || len(sockets) < n {
 					b.Fatal(len(sockets), err)
 				}
 			}
 		})
 	}
 	b.Run("idle", func(b *testing.B) {
-		s := watch(b)
+		s := watch(b, byDiag, Config{})
 		now := time.Now()
 		b.ReportAllocs()
 		for b.Loop() {
@@ -107,7 +107,7 @@ func BenchmarkPoll(b *testing.B) {
 	})
 	for _, interval := range []time.Duration{200 * time.Millisecond, 20 * time.Millisecond} {
 		b.Run(fmt.Sprintf("ten-seconds-at-%v", interval), func(b *testing.B) { // a list once in ten seconds
-			s := watch(b)
+			s := watch(b, byDiag, Config{})
 			now := time.Now()
 			b.ReportAllocs()
 			before := cpu(b)
