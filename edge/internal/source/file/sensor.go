@@ -2,10 +2,12 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -19,6 +21,7 @@ import (
 type Sensor struct {
 	config   Config
 	counters counters
+	watching atomic.Bool
 
 	emit     func(*event.Event)
 	main     *view   // that under Config.Root
@@ -122,7 +125,18 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}
+	s.watching.Store(true)
+	defer s.watching.Store(false)
 	s.loop(ctx, sv)
+	return nil
+}
+
+// Watching returns nil once the baseline stands: from then on every change is told. Before, what changes is a part of the
+// baseline. Safe for concurrent use.
+func (s *Sensor) Watching() error {
+	if !s.watching.Load() {
+		return errors.New("the baseline of the watched files is not taken yet")
+	}
 	return nil
 }
 
