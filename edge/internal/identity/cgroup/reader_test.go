@@ -41,6 +41,7 @@ func TestReader(t *testing.T) {
 	proc.write(t, 11, in, hosts+log)
 	proc.write(t, 12, in, "")
 	proc.write(t, 20, "0::/../cri-containerd-"+idB+".scope\n", hosts)
+	proc.write(t, 21, "0::/kubepods/pod"+other+"/"+idC+"\n", hosts+log)
 	proc.write(t, 30, "0::/\n", hosts+log)
 	proc.write(t, 31, "0::/kubepods/pod"+pod+"\n", hosts+log)
 	proc.write(t, 32, "0::/kubepods/pod"+other+"\n", hosts+log)
@@ -57,6 +58,7 @@ func TestReader(t *testing.T) {
 		{11, web, true},
 		{12, web, true}, // from what 11 told
 		{20, cgroup.Container{ID: idB, PodUID: pod, Runtime: "containerd"}, true},
+		{21, cgroup.Container{ID: idC, PodUID: other}, true}, // the mounts are not of its pod: a lie
 		{30, cgroup.Container{PodUID: pod, Name: "web"}, true},
 		{31, cgroup.Container{PodUID: pod, Name: "web"}, true},
 		{32, cgroup.Container{PodUID: other}, true}, // the cgroup is right
@@ -68,7 +70,7 @@ func TestReader(t *testing.T) {
 			t.Errorf("pid %d: got %v (-want +got):\n%s", tt.pid, ok, diff)
 		}
 	}
-	want := []cgroup.Container{{ID: idA, PodUID: pod}, web, {ID: idB, PodUID: pod, Runtime: "containerd"}}
+	want := []cgroup.Container{{ID: idA, PodUID: pod}, web, {ID: idB, PodUID: pod, Runtime: "containerd"}, {ID: idC, PodUID: other}}
 	if diff := cmp.Diff(want, seen); diff != "" {
 		t.Errorf("seen (-want +got):\n%s", diff)
 	}

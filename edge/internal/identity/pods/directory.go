@@ -66,7 +66,7 @@ type sighting struct {
 	cgroup.Container
 	of    *pod // that named is made of
 	named *Container
-	until time.Time // without a pod
+	until time.Time // it is kept without a pod
 }
 
 type departed struct {
@@ -140,7 +140,6 @@ func (d *Directory) publish() {
 			}
 			continue
 		}
-		s.until = now.Add(keep)
 		if s.of != p {
 			s.of, s.named = p, p.container(id, s.Name, "")
 		}

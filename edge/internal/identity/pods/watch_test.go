@@ -146,11 +146,26 @@ func TestWatch(t *testing.T) {
 		a.set(app("web", id(1)))
 		synctest.Wait()
 		check(t, d, "running", id(1), named("web", 0, id(1)))
+		before := d.Lookup(id(1))
+		ready := app("web", id(1))
+		ready.Status.Phase = corev1.PodRunning
+		a.set(ready)
+		synctest.Wait()
+		if d.Lookup(id(1)) != before {
+			t.Error("news that are not about names made new ones")
+		}
 		a.set(app("web", id(2)))
 		synctest.Wait()
 		check(t, d, "restarted", id(2), named("web", 0, id(2)))
 		check(t, d, "the run before", id(1), named("web", 0, id(1)))
 		time.Sleep(5 * time.Minute)
+		a.delete(app("web", id(2)))
+		synctest.Wait()
+		a.set(app("web", id(2)))
+		synctest.Wait()
+		if s := d.Status(); s.Containers != 1 || s.Gone != 1 {
+			t.Errorf("it is back: got status %+v, want one container and one gone", s)
+		}
 		a.delete(app("web", id(2)))
 		synctest.Wait()
 		check(t, d, "deleted", id(2), named("web", 0, id(2)))
@@ -307,6 +322,8 @@ func TestSeen(t *testing.T) {
 			t.Errorf("got %+v, want what a status names not seen", s)
 		}
 
+		d.Seen(cgroup.Container{ID: id(7)})
+		check(t, d, "no pod at all", id(7), nil)
 		d.Seen(cgroup.Container{ID: id(2), PodUID: "uid-late", Name: "c0"})
 		check(t, d, "its pod is not known", id(2), nil)
 		a.set(app("late", ""))
