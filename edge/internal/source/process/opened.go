@@ -60,7 +60,7 @@ type openedAt struct {
 	at time.Time
 }
 
-func watchOpens(proc string, cut redactor) (*opened, error) {
+func watchOpens(proc string, cut redactor, env []string) (*opened, error) {
 	watch, err := opens.New(proc)
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func watchOpens(proc string, cut redactor) (*opened, error) {
 		_ = watch.Close()
 		return nil, err
 	}
-	o.read.cut = cut
+	o.read.cut, o.read.env = cut, env
 	o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = o.sync(time.Now())

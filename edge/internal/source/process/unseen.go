@@ -106,7 +106,7 @@ func (u *unseen) decide(missed uint64, now time.Time) []openedAt {
 // saw notes a program for the opens that it accounts for.
 func (s *Sensor) saw(d details, now time.Time) {
 	if s.using == Opens {
-		s.unseen.see(captured{exe: d.exe, comm: d.stat.name(), at: now})
+		s.unseen.see(captured{exe: d.exe, comm: d.stat.name(), script: d.script, at: now})
 	}
 }
 
