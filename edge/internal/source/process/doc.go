@@ -36,7 +36,8 @@
 // never seen running a program and ended, unless the kernel announces. Without the connector an exit is noticed within
 // a second, and an exec of a running process within one second of its start and within four later on; where the
 // stack's address may not be read (another user's process, without CAP_SYS_PTRACE) it is noticed only when both name
-// and command line changed. An event by name waits for 200 ms and a look into every process, and has no pid. Variables
+// and command line changed. An event by name waits up to 1.2 seconds for a look into every
+// process, and has no pid. Variables
 // are looked for in the first 32 KiB of an environment. Whether an argument of an interpreter names a file is looked up
 // when the process may be read and still runs; otherwise a path is taken for one. User names come from the agent's own
 // passwd file, also for processes in containers.

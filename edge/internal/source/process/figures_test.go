@@ -46,7 +46,7 @@ func observe(tb testing.TB, mechanism string, interval time.Duration) *observer 
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.events = append(o.events, e)
-			if e.Type == event.ProcessExec && strings.HasPrefix(e.Process.Cmdline, "sleep 0.5") {
+			if e.Type == event.ProcessExec && strings.HasPrefix(e.Process.Cmdline, "sleep 1.5") {
 				o.seen <- e.Process.PID
 			}
 		}, nil)
@@ -72,7 +72,7 @@ func (o *observer) end() {
 // settle waits until the observers have seen a process that starts now, and so all that started before.
 func settle(tb testing.TB, all ...*observer) {
 	tb.Helper()
-	cmd := exec.Command("sleep", "0.5")
+	cmd := exec.Command("sleep", "1.5")
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}

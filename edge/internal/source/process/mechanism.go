@@ -23,7 +23,7 @@ const (
 )
 
 // gather is how long a scan waits for more after the first news.
-const gather = 10 * time.Millisecond
+const gather = 20 * time.Millisecond
 
 // mechanism is a way to learn that programs start.
 type mechanism interface {
