@@ -34,7 +34,7 @@ type announced struct {
 	lost    uint64
 }
 
-func dialConnector(proc string, cut redactor) (*announced, error) {
+func dialConnector(proc string, cut redactor, env []string) (*announced, error) {
 	if filepath.Clean(proc) != "/proc" {
 		return nil, errOtherProc
 	}
@@ -47,7 +47,7 @@ func dialConnector(proc string, cut redactor) (*announced, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	read.cut = cut
+	read.cut, read.env = cut, env
 	return &announced{conn: conn, read: read}, nil
 }
 
@@ -121,6 +121,7 @@ func (a *announced) take(s *Sensor, now time.Time) (list, all bool) {
 			s.announceExec(r, now)
 		case connector.Exit:
 			s.announceExit(r.Event)
+		case connector.None: // is not kept
 		}
 	}
 	return lost > 0, lost > 0

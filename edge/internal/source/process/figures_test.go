@@ -33,33 +33,33 @@ type observer struct {
 }
 
 // observe starts a sensor that uses the mechanism, or skips.
-func observe(b testing.TB, mechanism string, interval time.Duration) *observer {
-	b.Helper()
+func observe(tb testing.TB, mechanism string, interval time.Duration) *observer {
+	tb.Helper()
 	s, err := New(Config{Self: -1, Interval: interval, Mechanisms: []string{mechanism}})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(b.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	o := &observer{s: s, stop: cancel, seen: make(chan int32, 100)}
 	o.done.Go(func() {
 		err := s.Run(ctx, func(e *event.Event) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.events = append(o.events, e)
-			if e.Type == event.ProcessExec && strings.HasPrefix(e.Process.Cmdline, "sleep 0.5") {
+			if e.Type == event.ProcessExec && strings.HasPrefix(e.Process.Cmdline, "sleep 1.5") {
 				o.seen <- e.Process.PID
 			}
 		}, nil)
 		if err != nil {
-			b.Error(err)
+			tb.Error(err)
 		}
 	})
-	b.Cleanup(o.end)
+	tb.Cleanup(o.end)
 	for o.s.Stats().Scans == 0 {
 		time.Sleep(time.Millisecond) // the baseline is taken
 	}
 	if got := s.Stats(); got.Mechanism != mechanism {
-		b.Skipf("%s: %s; run as root in the machine's own namespaces", mechanism, got.Refused[mechanism])
+		tb.Skipf("%s: %s; run as root in the machine's own namespaces", mechanism, got.Refused[mechanism])
 	}
 	return o
 }
@@ -70,11 +70,11 @@ func (o *observer) end() {
 }
 
 // settle waits until the observers have seen a process that starts now, and so all that started before.
-func settle(b testing.TB, all ...*observer) {
-	b.Helper()
-	cmd := exec.Command("sleep", "0.5")
+func settle(tb testing.TB, all ...*observer) {
+	tb.Helper()
+	cmd := exec.Command("sleep", "1.5")
 	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, o := range all {
 		for pid := range o.seen {
@@ -84,7 +84,7 @@ func settle(b testing.TB, all ...*observer) {
 		}
 	}
 	if err := cmd.Wait(); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -143,12 +143,12 @@ func TestMain(m *testing.M) {
 }
 
 // spaced runs a program again and again at a distance and returns the pid of the process that does.
-func spaced(b testing.TB, runs int, pause time.Duration, program ...string) int32 {
-	b.Helper()
+func spaced(tb testing.TB, runs int, pause time.Duration, program ...string) int32 {
+	tb.Helper()
 	cmd := exec.Command(os.Args[0], program...)
 	cmd.Env = append(os.Environ(), fmt.Sprint("PROCESS_TEST_RUNS=", runs), fmt.Sprint("PROCESS_TEST_PAUSE=", pause))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
+		tb.Fatalf("%v: %s", err, out)
 	}
 	return int32(cmd.Process.Pid)
 }
@@ -347,13 +347,9 @@ func BenchmarkUnprivileged(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "process") // where all may read
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := b.TempDir()
 	program := filepath.Join(dir, "test")
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(program, self, 0o755)); err != nil {
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.WriteFile(program, self, 0o755)); err != nil {
 		b.Fatal(err)
 	}
 	bin := filepath.Join(dir, "bin")

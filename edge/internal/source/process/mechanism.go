@@ -23,7 +23,7 @@ const (
 )
 
 // gather is how long a scan waits for more after the first news.
-const gather = 10 * time.Millisecond
+const gather = 20 * time.Millisecond
 
 // mechanism is a way to learn that programs start.
 type mechanism interface {
@@ -99,9 +99,9 @@ func (s *Sensor) refuse(name string, err error) {
 func (s *Sensor) try(name string) (mechanism, error) {
 	switch name {
 	case Connector:
-		return dialConnector(s.config.Proc, s.cut)
+		return dialConnector(s.config.Proc, s.cut, s.config.Env)
 	case Opens:
-		return watchOpens(s.config.Proc, s.cut)
+		return watchOpens(s.config.Proc, s.cut, s.config.Env)
 	default:
 		return polling{}, nil
 	}

@@ -23,7 +23,7 @@ const (
 	// proofWait is how long an open waits for the loader's that proves it: execve opens both within microseconds.
 	proofWait = 20 * time.Millisecond
 	// peekEvery is how often a fork that is about to call execve is looked at.
-	peekEvery = 200 * time.Microsecond
+	peekEvery = 500 * time.Microsecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
 	syncEvery = 10 * time.Second
 	// patience is how long the goroutine of a mechanism waits at most, and so how long its end takes.
@@ -60,7 +60,7 @@ type openedAt struct {
 	at time.Time
 }
 
-func watchOpens(proc string, cut redactor) (*opened, error) {
+func watchOpens(proc string, cut redactor, env []string) (*opened, error) {
 	watch, err := opens.New(proc)
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func watchOpens(proc string, cut redactor) (*opened, error) {
 		_ = watch.Close()
 		return nil, err
 	}
-	o.read.cut = cut
+	o.read.cut, o.read.env = cut, env
 	o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = o.sync(time.Now())
@@ -95,7 +95,10 @@ func (o *opened) close() {
 	}
 }
 
-func (o *opened) every(interval time.Duration) time.Duration { return interval }
+// every is rarer than polling alone would be: what starts nearly always opens something that is watched.
+func (o *opened) every(interval time.Duration) time.Duration {
+	return max(interval, 100*time.Millisecond)
+}
 
 // sync watches what is in view.
 func (o *opened) sync(now time.Time) error {
@@ -129,12 +132,13 @@ func (o *opened) run(ctx context.Context, wake func()) error {
 			return fmt.Errorf("waiting for inotify: %w", err)
 		}
 		now := time.Now()
+		running := n == 0
 		if n > 0 {
-			if err := o.readOpens(now); err != nil {
+			if running, err = o.readOpens(now); err != nil {
 				return err
 			}
 		}
-		if found, handed := o.look(now), o.handOver(now); found || handed {
+		if found, handed := o.look(now, running), o.handOver(now); found || handed {
 			wake()
 		}
 		if now.Sub(o.synced) >= syncEvery {
@@ -146,10 +150,12 @@ func (o *opened) run(ctx context.Context, wake func()) error {
 	return nil
 }
 
-// readOpens takes what was opened.
-func (o *opened) readOpens(now time.Time) error {
+// readOpens takes what was opened and reports whether a program runs already: its loader asked for its cache. When only
+// the program or its loader was opened, execve is still at work, and a look would come too early.
+func (o *opened) readOpens(now time.Time) (running bool, err error) {
 	all, overflow, err := o.watch.Read()
 	for _, open := range all {
+		running = running || open.Kind == opens.Cache
 		if open.Kind != opens.Program {
 			continue
 		}
@@ -164,24 +170,26 @@ func (o *opened) readOpens(now time.Time) error {
 		defer o.mu.Unlock()
 		o.lost++
 	}
-	return err
+	return running || overflow, err
 }
 
-// look reads the pids that are new, and the forks that may have called execve since. It reports whether there was one.
-func (o *opened) look(now time.Time) bool {
+// look reads the pids that are new and the forks that may have called execve since, newest first, unless it is too
+// early for them. It reports whether there is something for a scan.
+func (o *opened) look(now time.Time, running bool) bool {
 	found := false
-	o.forks = slices.DeleteFunc(o.forks, func(f forked) bool {
-		read, gone := o.readNow(f.pid)
-		found = found || read
-		return read || gone || now.Sub(f.since) >= forkAge
-	})
+	if running {
+		found = o.lookAtForks(now)
+	}
 	cur, ok := cursorOf(o.loadID)
 	if !ok || cur == o.cursor {
 		return found
 	}
 	left := maxAtOnce
 	for pid := range (span{prev: o.cursor, cur: cur, max: o.max}).newestFirst() {
-		read, gone := o.readNow(pid)
+		read, gone := false, false
+		if running {
+			read, gone = o.readNow(pid)
+		}
 		if !read && !gone && len(o.forks) < maxAtOnce {
 			o.forks = append(o.forks, forked{pid, now})
 		}
@@ -191,6 +199,17 @@ func (o *opened) look(now time.Time) bool {
 	}
 	o.cursor = cur
 	return true
+}
+
+// lookAtForks reads the forks that have called execve since.
+func (o *opened) lookAtForks(now time.Time) bool {
+	found := false
+	o.forks = slices.DeleteFunc(o.forks, func(f forked) bool {
+		read, gone := o.readNow(f.pid)
+		found = found || read
+		return read || gone || now.Sub(f.since) >= forkAge
+	})
+	return found
 }
 
 // readNow reads a pid and keeps what it runs, unless it runs nothing of its own yet.

@@ -27,6 +27,7 @@ type reader struct {
 	buf  []byte
 	link []byte
 	cut  redactor
+	env  []string // the names of variables to keep
 	// early holds what was read of programs before, at the moment they started: it is taken instead.
 	early map[int32]details
 }
@@ -104,6 +105,8 @@ type details struct {
 	login       uint32
 	session     uint32
 	stdioSocket bool
+	script      string
+	env         []string
 	// denied says that the kernel refused something, not that the process ended.
 	denied bool
 }
@@ -175,6 +178,13 @@ func (r *reader) memory(dir int) details {
 	}
 	// The file of a process without memory is empty too. Where the executable is there, so was the memory; where it may
 	// not be read, an empty command line proves nothing.
+	var taken int
+	if len(r.env) > 0 {
+		if b, err = r.file(dir, "environ"); err == nil {
+			d.env, taken = r.cut.pick(b, r.env)
+		}
+	}
+	d.redacted = taken
 	d.line, d.cmdlineRead = line, len(line) > 0 || d.exe != ""
 	return d
 }
@@ -197,8 +207,11 @@ func (r *reader) rest(dir int, d *details) {
 		d.cred, d.credRead = parseStatus(b)
 	}
 	d.login, d.session = r.id(dir, "loginuid"), r.id(dir, "sessionid")
+	taken := d.redacted
 	d.cmdline = r.cut.makeCmdline(d.line)
+	d.redacted += taken
 	d.line = nil
+	d.script = r.script(dir, d)
 }
 
 // id reads a number that a kernel without audit does not have.

@@ -44,6 +44,8 @@ type Config struct {
 	Self int32
 	// Mechanisms are those to try, in their order; all of [Mechanisms] when empty. Polling is the last in any case.
 	Mechanisms []string
+	// Env names the variables whose values an exec event shows; [DefaultEnv] when nil, none when empty.
+	Env []string
 	// HashRedacted puts a hash keyed with a random number in the place of each credential.
 	HashRedacted bool
 	// Logger takes what a person should know; nothing is logged when nil.
@@ -99,6 +101,9 @@ func New(c Config) (*Sensor, error) {
 	if len(c.Mechanisms) == 0 {
 		c.Mechanisms = Mechanisms()
 	}
+	if c.Env == nil {
+		c.Env = DefaultEnv()
+	}
 	s := &Sensor{
 		config: c,
 		log:    c.Logger,
@@ -141,11 +146,12 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.read = r
-	r.cut = s.cut
+	r.cut, r.env = s.cut, s.config.Env
 	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.loadID = -1
 	}
+	s.tree, s.fresh, s.unseen = make(map[int32]*entry), nil, unseen{}
 	s.pidMax = s.read.pidMax()
 	s.cursor, _ = s.readCursor()
 	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
@@ -157,7 +163,7 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.listed = now
-	s.stats = Stats{}
+	s.stats, s.accounted = Stats{}, 0
 	return nil
 }
 

@@ -55,3 +55,40 @@ func (s *Sensor) Stats() Stats {
 	}
 	return st
 }
+
+// Coverage is what a sensor saw of what happened in a span of time. Created is Threads, Forks, processes that ran
+// programs, Excluded and MissedAtMost, together, give or take what began in one span and was read in the next. A process
+// that runs two programs is two of Full, Partial and ByName.
+type Coverage struct {
+	Mechanism    string            `json:"mechanism"`
+	Refused      map[string]string `json:"refused,omitempty"`
+	Created      uint64            `json:"created"`
+	Full         uint64            `json:"full"`
+	Partial      uint64            `json:"partial"`
+	ByName       uint64            `json:"by_name"`
+	MissedAtMost uint64            `json:"missed_at_most"`
+	// Unknown says that nothing bounds what was missed.
+	Unknown  bool   `json:"unknown,omitempty"`
+	Lost     uint64 `json:"lost"`
+	Threads  uint64 `json:"threads"`
+	Forks    uint64 `json:"forks"`
+	Excluded uint64 `json:"excluded"`
+	Exits    uint64 `json:"exits"`
+}
+
+// CoverageSince returns what happened between the Stats before and these. A later look may find what an earlier one
+// counted as missed: what was missed is not less than none.
+func (s Stats) CoverageSince(before Stats) Coverage {
+	if s.Created < before.Created { // the sensor was started again
+		before = Stats{}
+	}
+	return Coverage{
+		Mechanism: s.Mechanism, Refused: s.Refused,
+		Created: s.Created - before.Created,
+		Full:    s.Full - before.Full, Partial: s.Partial - before.Partial, ByName: s.ByName - before.ByName,
+		MissedAtMost: s.MissedAtMost - min(s.MissedAtMost, before.MissedAtMost),
+		Unknown:      s.CursorBlind,
+		Lost:         s.Lost - before.Lost,
+		Threads:      s.Threads - before.Threads, Forks: s.Forks - before.Forks, Excluded: s.Excluded - before.Excluded, Exits: s.Exits - before.Exits,
+	}
+}

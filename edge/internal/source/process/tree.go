@@ -264,6 +264,12 @@ func metadata(d details, previous string) map[string]any {
 	if d.redacted > 0 {
 		m["redacted"] = d.redacted
 	}
+	if d.script != "" {
+		m["script"] = d.script
+	}
+	if len(d.env) > 0 {
+		m["env"] = d.env
+	}
 	if d.stdioSocket {
 		m["stdio_socket"] = true
 	}

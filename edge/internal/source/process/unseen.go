@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// grace is how long an open waits for the process that it belongs to. After it all processes are looked at once
-	// more: what still accounts for no open has ended.
+	// grace is how long an open waits, at least, for the process that it belongs to. Then, not more often than listEvery,
+	// all processes are looked at once more: what still accounts for no open has ended.
 	grace = 200 * time.Millisecond
 	// early is how much earlier than its open a program may have been read: both are noticed by different goroutines.
 	early = 100 * time.Millisecond
@@ -25,8 +25,11 @@ const (
 type unseen struct {
 	opens    []openedAt
 	captured []captured
-	missed   uint64 // at most, when there was nothing to decide last
 	decided  time.Time
+	// What was missed at most the last times that there was nothing to decide. The older counts: a pid is passed before
+	// its open is handed over.
+	missed, nextMissed uint64
+	turned             time.Time
 }
 
 // captured is a program that was read. Where its executable is hidden its name is known.
@@ -40,7 +43,7 @@ func (u *unseen) add(opens []openedAt, now time.Time) bool {
 	u.opens = append(u.opens, opens...)
 	u.match()
 	u.captured = slices.DeleteFunc(u.captured, func(c captured) bool { return now.Sub(c.at) >= time.Second })
-	return len(u.opens) > 0 && now.Sub(u.opens[0].at) >= grace && now.Sub(u.decided) >= grace
+	return len(u.opens) > 0 && now.Sub(u.opens[0].at) >= grace && now.Sub(u.decided) >= listEvery
 }
 
 // see notes a program that was read.
@@ -103,10 +106,17 @@ func (u *unseen) decide(missed uint64, now time.Time) []openedAt {
 	return programs
 }
 
+// settle notes what was missed while there is nothing to decide.
+func (u *unseen) settle(missed uint64, now time.Time) {
+	if len(u.opens) == 0 && now.Sub(u.turned) >= grace {
+		u.missed, u.nextMissed, u.turned = u.nextMissed, missed, now
+	}
+}
+
 // saw notes a program for the opens that it accounts for.
 func (s *Sensor) saw(d details, now time.Time) {
 	if s.using == Opens {
-		s.unseen.see(captured{exe: d.exe, comm: d.stat.name(), at: now})
+		s.unseen.see(captured{exe: d.exe, comm: d.stat.name(), script: d.script, at: now})
 	}
 }
 
@@ -134,7 +144,5 @@ func (s *Sensor) nameUnseen(now time.Time, all bool) {
 			})
 		}
 	}
-	if len(s.unseen.opens) == 0 {
-		s.unseen.missed = missed
-	}
+	s.unseen.settle(missed, now)
 }

@@ -85,6 +85,22 @@ func TestUnseenForgets(t *testing.T) {
 	}
 }
 
+func TestUnseenBudgetIsRecent(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var u unseen
+	for _, tt := range []struct {
+		missed uint64
+		want   int
+	}{{5, 1}, {5, 0}, {6, 1}, {6, 0}} { // what was missed two turns ago belongs to no open of now
+		u.settle(tt.missed, now)
+		now = now.Add(grace)
+		u.opens = []openedAt{opened1("/bin/static", false, now.Add(-grace))}
+		if got := u.decide(tt.missed, now); len(got) != tt.want {
+			t.Errorf("of %d missed %d opens were named, want %d", tt.missed, len(got), tt.want)
+		}
+	}
+}
+
 // A fixture's files are no procfs to watch through, so what was opened and read is put in.
 func TestNamedByTheirOpen(t *testing.T) {
 	tr := newTree(t, 10, fake{pid: 1, exe: "/init"})
