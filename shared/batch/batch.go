@@ -27,6 +27,9 @@ import (
 // flush when Close's context ended. None of them was delivered.
 var ErrClosed = errors.New("the group is closed")
 
+// ErrUnderWay is part of Do's error when the caller gave up on an item that a flush has taken: it may yet be delivered.
+var ErrUnderWay = errors.New("a flush has it")
+
 // Why the context of a flush ended, as [context.Cause] tells.
 var (
 	errAbandoned = errors.New("all callers of the flush gave up")
@@ -104,7 +107,7 @@ func New[T any](l Limits, f Flush[T]) *Group[T] {
 }
 
 // Do hands item in and waits for its verdict. When ctx ends first, Do returns ctx's error; an item not yet taken by a
-// flush is taken back, one already taken may still be delivered.
+// flush is taken back, of one already taken the error says so: [ErrUnderWay].
 func (g *Group[T]) Do(ctx context.Context, item T, w Weight) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -125,18 +128,21 @@ func (g *Group[T]) Do(ctx context.Context, item T, w Weight) error {
 		g.recycle(e)
 		return err
 	case <-ctx.Done():
-		g.giveUp(e)
+		taken := g.giveUp(e)
 		select {
 		case err := <-e.verdict: // it came at the same moment
 			return err
 		default:
-			return ctx.Err()
 		}
+		if taken {
+			return fmt.Errorf("%w: %w", ErrUnderWay, ctx.Err())
+		}
+		return ctx.Err()
 	}
 }
 
-// giveUp takes e back, or tells its flush that one caller less is waiting.
-func (g *Group[T]) giveUp(e *entry[T]) {
+// giveUp takes e back, or tells its flush that one caller less is waiting, and reports which.
+func (g *Group[T]) giveUp(e *entry[T]) (taken bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -151,7 +157,9 @@ func (g *Group[T]) giveUp(e *entry[T]) {
 		if e.flight.callers--; e.flight.callers == 0 {
 			e.flight.cancel(errAbandoned)
 		}
+		return true
 	}
+	return false
 }
 
 // Close flushes what is in hand and waits for it until ctx ends. Then it ends the contexts of the running flushes, does

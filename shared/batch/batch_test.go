@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +64,14 @@ type call struct {
 	want   error
 }
 
+// inFlush reports whether item is in one of flushes, each like "100ms: [1 2]".
+func inFlush(flushes []string, item int) bool {
+	return slices.ContainsFunc(flushes, func(f string) bool {
+		_, items, _ := strings.Cut(f, "[")
+		return slices.Contains(strings.Fields(strings.TrimSuffix(items, "]")), strconv.Itoa(item))
+	})
+}
+
 func TestGathering(t *testing.T) {
 	const ms = time.Millisecond
 	heavy := batch.Weight{Count: 1, Bytes: 500}
@@ -100,7 +110,7 @@ func TestGathering(t *testing.T) {
 			[]call{{0, 1, one, 40 * ms, context.DeadlineExceeded}, {20 * ms, 2, one, 0, nil}},
 			[]string{"120ms: [2]"}},
 		{"an item given up too late is delivered", nil, 50 * ms,
-			[]call{{0, 1, one, 120 * ms, context.DeadlineExceeded}, {10 * ms, 2, one, 0, nil}},
+			[]call{{0, 1, one, 120 * ms, batch.ErrUnderWay}, {10 * ms, 2, one, 0, nil}},
 			[]string{"100ms: [1 2]"}},
 		{"the flush ends when all gave up", nil, time.Hour,
 			[]call{{0, 1, one, 150 * ms, context.DeadlineExceeded}, {ms, 2, one, 160 * ms, context.DeadlineExceeded}, {200 * ms, 3, one, 200 * ms, context.DeadlineExceeded}},
@@ -133,8 +143,12 @@ func TestGathering(t *testing.T) {
 							ctx, cancel = context.WithTimeout(ctx, c.giveUp)
 							defer cancel()
 						}
-						if err := g.Do(ctx, c.item, c.weight); !errors.Is(err, c.want) {
+						err := g.Do(ctx, c.item, c.weight)
+						if !errors.Is(err, c.want) || c.giveUp > 0 && !errors.Is(err, ctx.Err()) {
 							t.Errorf("item %d: got %v, want %v", c.item, err, c.want)
+						}
+						if d := inFlush(tt.flushes, c.item); c.giveUp > 0 && errors.Is(err, batch.ErrUnderWay) != d {
+							t.Errorf("item %d: got %v, and that a flush had it is %t", c.item, err, d)
 						}
 					})
 				}

@@ -223,6 +223,29 @@ func TestUTF16(t *testing.T) {
 	}
 }
 
+// Sensors hand on the bytes they find, UTF-8 or not.
+func TestInvalidUTF8(t *testing.T) {
+	tests := []struct {
+		selection, cmdline string
+		want               bool
+	}{
+		{`CommandLine|re: '^\x{FFFD}$'`, "\xff", true},
+		{`CommandLine|re: "\uFFFD"`, "x\xffy", true},
+		{`CommandLine|contains: "\uFFFD"`, "x\xffy", false},
+		{"CommandLine: 'x?y'", "x\xffy", true},
+		{"CommandLine: 'x?y'", "x\xff\xfey", false},
+		{"CommandLine|contains: 'Y'", "x\xffy", true},
+		{"CommandLine|wide|contains: ©", "é\x00", false}, // C3 A9 00 has the bytes A9 00, but not as characters
+		{"CommandLine|wide|contains: ©", "e\xa9\x00", true},
+	}
+	for _, test := range tests {
+		set := compile(t, Options{}, rule("r", "s:\n  "+test.selection+"\ncondition: s"))
+		if got := len(ids(set, exec("/x", test.cmdline))) > 0; got != test.want {
+			t.Errorf("%s of %q: got %v want %v", test.selection, test.cmdline, got, test.want)
+		}
+	}
+}
+
 func TestConditions(t *testing.T) {
 	tests := []struct {
 		condition string

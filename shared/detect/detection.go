@@ -19,8 +19,8 @@ const (
 
 // detection is a detection section (or a filter's), read but for its placeholders.
 type detection struct {
-	names      []string // of the search identifiers, in order
-	searches   map[string]*search
+	names      []string           // of the search identifiers, in order
+	searches   map[string]*search // nil when the tree is final
 	conditions []scalar
 
 	source       *logsource
@@ -94,6 +94,9 @@ func parseDetection(m *yaml.Node, source *logsource) (*detection, error) {
 	}
 	var err error
 	d.tree, err = d.lower(func(string) ([]string, bool) { return []string{"x"}, true })
+	if !d.placeholders {
+		d.searches = nil // the tree is final
+	}
 	return d, err
 }
 

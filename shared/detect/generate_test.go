@@ -156,7 +156,11 @@ func (s *source) item(category string) string {
 	modifiers := pick(s, "", "|contains", "|startswith", "|endswith", "|contains|cased", "|cased", "|endswith|neq", "|contains|windash", "|base64offset|contains", "|startswith|cased")
 	wild := !strings.Contains(modifiers, "base64")
 	one := func() string {
-		if v := s.quoted(wild); wild || v != "''" && !strings.ContainsAny(v, "*?") {
+		v := s.quoted(wild)
+		if strings.Contains(modifiers, "windash") && strings.Count(v, "/")+strings.Count(v, "-") > 4 {
+			return "'-i'" // more dashes than Parse lets windash vary
+		}
+		if wild || v != "''" && !strings.ContainsAny(v, "*?") {
 			return v
 		}
 		return "'curl'"

@@ -90,17 +90,12 @@ func (s *logsource) field(line int, name string) (*field, error) {
 	if s.audit { // auditd's dictionary has hundreds of fields: what is not mapped is known to have no source
 		return &field{name: name}, nil
 	}
-	var like []string
-	for _, known := range [...][]string{slices.Sorted(maps.Keys(s.names)), slices.Sorted(maps.Keys(contractFields))} {
-		for _, k := range known {
-			if strings.EqualFold(k, name) || strings.HasSuffix(k, "."+strings.ToLower(name)) {
-				like = append(like, k)
-			}
-		}
-	}
 	instead := "use a name of Sigma's taxonomy (Image, CommandLine, TargetFilename, DestinationIp, ...) or of the event's JSON (process.exe, metadata.KEY, ...)"
-	if len(like) > 0 {
-		instead = "did you mean " + strings.Join(like, " or ") + "?"
+	for _, known := range slices.Concat(slices.Sorted(maps.Keys(s.names)), slices.Sorted(maps.Keys(contractFields))) {
+		if strings.EqualFold(known, name) || strings.HasSuffix(known, "."+strings.ToLower(name)) {
+			instead = "did you mean " + known + "?"
+			break
+		}
 	}
 	return nil, faultf(line, instead, "field %q is unknown", name)
 }

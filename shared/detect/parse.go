@@ -70,6 +70,7 @@ func Parse(name string, data []byte) ([]*Rule, []*Error) {
 		doc.root = body
 		doc.title, _ = word(body, "title")
 		rule, err := doc.rule()
+		doc.root = nil // the rule keeps its document for later errors
 		if err != nil {
 			errs = append(errs, doc.faults(err)...)
 			continue

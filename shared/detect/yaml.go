@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -15,8 +16,9 @@ const maxNodes = 100_000
 
 // chunk is one document of a file before it is parsed.
 type chunk struct {
-	line int // of its first line, from 1
-	data []byte
+	line  int // of its first line, from 1
+	data  []byte
+	nodes int // how many more settle will take
 }
 
 // split cuts a file at its document markers, so that a syntax error in one document is not the end of the next. A line
@@ -27,7 +29,7 @@ func split(data []byte) []chunk {
 	start, startLine, line := 0, 1, 1
 	cut := func(end int) {
 		if start < end {
-			chunks = append(chunks, chunk{startLine, data[start:end]})
+			chunks = append(chunks, chunk{line: startLine, data: data[start:end]})
 		}
 		start, startLine = end, line
 	}
@@ -47,50 +49,64 @@ func split(data []byte) []chunk {
 }
 
 // root parses the chunk and returns its one value with lines as in the file and aliases replaced; nil when it is empty.
-func (c chunk) root() (*yaml.Node, error) {
+func (c *chunk) root() (*yaml.Node, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(c.data, &doc); err != nil {
-		return nil, faultf(c.line, "", "the YAML cannot be read (lines count from line %d): %v", c.line, err)
+		line, message := c.line, err.Error()
+		var at *yaml.LoadError
+		if errors.As(err, &at) && at.Mark.Line > 0 {
+			line, message = c.line+at.Mark.Line-1, at.Message
+		}
+		return nil, faultf(line, "", "the YAML cannot be read: %s", message)
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
 	}
-	budget := maxNodes
-	return unalias(doc.Content[0], c.line-1, &budget)
+	c.nodes = maxNodes
+	return c.settle(doc.Content[0], hasAlias(doc.Content[0]))
 }
 
-// unalias copies n without aliases and with lines moved by offset.
-func unalias(n *yaml.Node, offset int, budget *int) (*yaml.Node, error) {
-	if *budget--; *budget < 0 {
-		return nil, faultf(n.Line+offset, "", "the document has more than %d values", maxNodes)
+// hasAlias reports whether there is an alias at n or below.
+func hasAlias(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || slices.ContainsFunc(n.Content, hasAlias)
+}
+
+// settle gives n and what is below its tags and its lines in the file, and refuses mappings that are not Sigma's. With
+// fresh it does so to a copy, in which aliases are copies of what they name.
+func (c *chunk) settle(n *yaml.Node, fresh bool) (*yaml.Node, error) {
+	line := c.line - 1 + n.Line
+	if c.nodes--; c.nodes < 0 {
+		return nil, faultf(line, "", "the document has more than %d values", maxNodes)
 	}
 	if n.Kind == yaml.AliasNode {
-		return unalias(n.Alias, offset, budget)
+		return c.settle(n.Alias, fresh)
 	}
-	m := &yaml.Node{Kind: n.Kind, Style: n.Style, Tag: n.ShortTag(), Value: n.Value, Line: n.Line + offset}
-	if len(n.Content) == 0 {
-		return m, nil
+	m := n
+	if fresh {
+		m = &yaml.Node{Kind: n.Kind, Style: n.Style, Tag: n.Tag, Value: n.Value, Content: slices.Clone(n.Content)}
 	}
-	m.Content = make([]*yaml.Node, len(n.Content))
-	seen := map[string]bool{}
-	for i, k := range n.Content {
+	m.Tag, m.Line = n.ShortTag(), line
+	for i, k := range m.Content {
 		var err error
-		if m.Content[i], err = unalias(k, offset, budget); err != nil {
+		if m.Content[i], err = c.settle(k, fresh); err != nil {
 			return nil, err
 		}
-		if n.Kind != yaml.MappingNode || i%2 == 1 {
-			continue
-		}
-		key := m.Content[i]
-		switch {
+	}
+	if m.Kind != yaml.MappingNode {
+		return m, nil
+	}
+	seen := make(map[string]bool, len(m.Content)/2)
+	for i := 0; i < len(m.Content); i += 2 {
+		switch key := m.Content[i]; {
 		case key.Kind != yaml.ScalarNode:
 			return nil, faultf(key.Line, "", "a key is not a word")
 		case key.Tag == "!!merge":
 			return nil, faultf(key.Line, "write the keys out", "YAML merge keys are not part of Sigma")
 		case seen[key.Value]:
 			return nil, faultf(key.Line, "join their values in one list, or move one to a search identifier of its own", "key %q stands twice", key.Value)
+		default:
+			seen[key.Value] = true
 		}
-		seen[key.Value] = true
 	}
 	return m, nil
 }

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -20,13 +19,17 @@ type Source struct {
 	Cluster string
 }
 
-// Batch gathers encoded events until they are sealed. The zero value is ready. Not safe for concurrent use.
+// Batch gathers encoded events until they are sealed. The zero value is ready. It keeps what sealing works with, some
+// 2 MiB, from one Seal to the next. Not safe for concurrent use.
 type Batch struct {
 	lines     []byte // NDJSON
 	count     int
 	severity  event.Severity // the highest
 	namespace string         // of the first event
 	mixed     bool           // not all are of that namespace
+
+	encoder *zstd.Encoder
+	packed  []byte
 }
 
 // keptCapacity bounds the memory that a buffer may keep between two uses: four times a full batch of DESIGN section 2.
@@ -34,14 +37,23 @@ const keptCapacity = 1 << 20
 
 // Append encodes e into the batch.
 func (b *Batch) Append(e *event.Event) {
+	b.note(e.Severity, e.PodNamespace)
+	b.lines = append(e.AppendJSON(b.lines), '\n')
+}
+
+// AppendRaw adds an event that is encoded already and has this severity and pod namespace.
+func (b *Batch) AppendRaw(r event.Raw, severity event.Severity, namespace string) {
+	b.note(severity, namespace)
+	b.lines = append(append(b.lines, r...), '\n')
+}
+
+func (b *Batch) note(severity event.Severity, namespace string) {
 	if b.count == 0 {
-		b.namespace = e.PodNamespace
-	} else if b.namespace != e.PodNamespace {
+		b.namespace = namespace
+	} else if b.namespace != namespace {
 		b.mixed = true
 	}
-	b.severity = max(b.severity, e.Severity)
-	b.lines = e.AppendJSON(b.lines)
-	b.lines = append(b.lines, '\n')
+	b.severity = max(b.severity, severity)
 	b.count++
 }
 
@@ -64,12 +76,15 @@ func (b *Batch) Seal(s Source, now time.Time) Message {
 	if !b.mixed {
 		set(attributes, attrNamespace, b.namespace)
 	}
-	m := Message{Data: compress(b.lines), Attributes: attributes}
-	kept := b.lines[:0]
-	if cap(kept) > keptCapacity {
-		kept = nil
+	if b.encoder == nil {
+		b.encoder = newEncoder()
 	}
-	*b = Batch{lines: kept}
+	b.packed = b.encoder.EncodeAll(b.lines, b.packed[:0])
+	m := Message{Data: bytes.Clone(b.packed), Attributes: attributes}
+	*b = Batch{lines: b.lines[:0], encoder: b.encoder, packed: b.packed}
+	if cap(b.lines) > keptCapacity {
+		b.lines, b.packed = nil, nil
+	}
 	return m
 }
 
@@ -134,14 +149,8 @@ func sourceURI(agentID string) string {
 	return uri
 }
 
-// packer is an encoder and the buffer it writes to. A pool, for an encoder holds far more memory than a batch, and the
-// idle agent must get rid of it.
-type packer struct {
-	encoder *zstd.Encoder
-	buffer  []byte
-}
-
-var packers = sync.Pool{New: func() any {
+// newEncoder writes frames that state their size.
+func newEncoder() *zstd.Encoder {
 	encoder, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderLevel(zstd.SpeedDefault), // see BenchmarkAlternatives
@@ -150,17 +159,5 @@ var packers = sync.Pool{New: func() any {
 	if err != nil {
 		panic("envelope: the options of zstd contradict each other: " + err.Error())
 	}
-	return &packer{encoder: encoder}
-}}
-
-// compress returns data as one zstd frame that states its size.
-func compress(data []byte) []byte {
-	p := packers.Get().(*packer)
-	defer packers.Put(p)
-	p.buffer = p.encoder.EncodeAll(data, p.buffer[:0])
-	packed := bytes.Clone(p.buffer)
-	if cap(p.buffer) > keptCapacity {
-		p.buffer = nil
-	}
-	return packed
+	return encoder
 }

@@ -34,7 +34,7 @@ func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
 	}
 	return []agent.Source{
-		{Name: files.Name(), Run: files.Run, Stats: func() any { return files.Stats() }},
+		{Name: files.Name(), Run: files.Run, Ready: files.Watching, Stats: func() any { return files.Stats() }},
 		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
 		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
 	}, nil

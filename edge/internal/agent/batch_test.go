@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestPackingIsWhatEnvelopeMakes holds the agent's messages against those of envelope.Batch.
-func TestPackingIsWhatEnvelopeMakes(t *testing.T) {
+// TestPacking holds the agent's messages against those that the same events make unencoded.
+func TestPacking(t *testing.T) {
 	source, now := envelope.Source{AgentID: "c/n", Cluster: "c"}, time.Now()
 	for _, c := range []struct {
 		name       string

@@ -121,6 +121,9 @@ func (f *Forward) Handle(ctx context.Context, p envelope.Push) error {
 	defer f.cfg.InHand.Give(int64(size))
 
 	key := messageKey(p)
+	if !f.memory.begin(key) {
+		return &outcome.Error{Class: outcome.Retry, Reason: "an earlier delivery of the message is still under way"}
+	}
 	job := &job{f: f, push: p, key: key, known: f.memory.recall(begin, key), total: len(events)}
 	it := job.pick(events)
 	it.trace = trace.SpanContextFromContext(ctx)

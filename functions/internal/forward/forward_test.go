@@ -272,6 +272,10 @@ func TestCallerGone(t *testing.T) {
 		if err := f.Handle(ctx, newPush(1, 3)); class(t, err) != outcome.Retry || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v, want a retry for want of time", err)
 		}
+		// It comes again while the call is still under way: neither sent twice nor taken for delivered.
+		if err := f.Handle(t.Context(), newPush(1, 3)); class(t, err) != outcome.Retry {
+			t.Fatalf("got %v, want a retry", err)
+		}
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if err := f.Handle(t.Context(), newPush(1, 3)); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
+	"github.com/apss-sensor/apss/shared/batch"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/event"
 	"github.com/apss-sensor/apss/shared/outcome"
@@ -65,8 +66,13 @@ func (j *job) position(i int) int {
 func (j *job) settle(ctx context.Context, it *item, letters []letter, verdict error) error {
 	it.mu.Lock()
 	finished := it.finished
-	if !finished && len(it.events) > 0 {
-		it.late = func() { j.remember(j.accepted(it)) }
+	if !finished && errors.Is(verdict, batch.ErrUnderWay) {
+		it.late = func() {
+			j.remember(j.accepted(it))
+			j.f.memory.end(j.key)
+		}
+	} else {
+		defer j.f.memory.end(j.key)
 	}
 	it.mu.Unlock()
 

@@ -37,16 +37,45 @@ func (m marks) count() (n int) {
 // memory knows, of messages that will be delivered again, what is done already. Messages are immutable, so positions
 // are enough. It is one instance's: another instance of the function, or this one after a restart, sends a redelivered
 // message whole. A message answered with 2xx is forgotten, so that an operator can replay it.
+//
+// It also knows the messages that are being delivered: one that comes again meanwhile, because its push was given up, must
+// wait for what the first delivery comes to.
 type memory struct {
-	mu    sync.Mutex
-	known map[string]*list.Element // of *remembered
-	order list.List                // oldest first
+	mu       sync.Mutex
+	underWay map[string]struct{}
+	known    map[string]*list.Element // of *remembered
+	order    list.List                // oldest first
 }
 
 type remembered struct {
 	message string
 	done    marks
 	until   time.Time
+}
+
+// begin reports whether message may be delivered now: false while an earlier delivery is under way. An empty message always
+// may.
+func (m *memory) begin(message string) bool {
+	if message == "" {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, busy := m.underWay[message]; busy {
+		return false
+	}
+	if m.underWay == nil {
+		m.underWay = make(map[string]struct{})
+	}
+	m.underWay[message] = struct{}{}
+	return true
+}
+
+// end says that the delivery that began is over.
+func (m *memory) end(message string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.underWay, message)
 }
 
 // recall returns what is done of message. The result must not be changed.

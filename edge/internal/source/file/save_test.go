@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,17 +15,17 @@ import (
 func TestSaver(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	synctest.Test(t, func(t *testing.T) {
-		var faults []error
-		durable := false
+		var faults atomic.Int64
+		var durable atomic.Bool
 		sv := &saver{
 			store: &store{path: filepath.Join(dir, "state")},
 			sealed: func(context.Context) error {
-				if !durable {
+				if !durable.Load() {
 					return errors.New("not yet")
 				}
 				return nil
 			},
-			fault: func(err error) { faults = append(faults, err) },
+			fault: func(error) { faults.Add(1) },
 			in:    make(chan snapshot, 1),
 		}
 		go sv.run(t.Context())
@@ -37,14 +38,14 @@ func TestSaver(t *testing.T) {
 		}
 
 		give(whole)
-		if len(faults) > 0 {
-			t.Fatalf("it wrote before the events were durable: %v", faults)
+		if faults.Load() > 0 {
+			t.Fatal("it wrote before the events were durable")
 		}
-		durable = true
+		durable.Store(true)
 		time.Sleep(2 * saveEvery)
 		synctest.Wait()
-		if len(faults) != 1 || !sv.whole.Load() { // the folder is not there
-			t.Fatalf("got faults %v, asked for a whole one: %v; want one fault and true", faults, sv.whole.Load())
+		if faults.Load() != 1 || !sv.whole.Load() { // the folder is not there
+			t.Fatalf("got %d faults, asked for a whole one: %v; want one fault and true", faults.Load(), sv.whole.Load())
 		}
 		must(t, os.Mkdir(dir, 0o700))
 		give(part)

@@ -2,11 +2,12 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -20,9 +21,13 @@ import (
 type Sensor struct {
 	config   Config
 	counters counters
+	watching atomic.Bool
 
 	emit     func(*event.Event)
-	top      *node
+	main     *view   // that under Config.Root
+	top      *node   // of it
+	views    []*view // it and the containers'
+	scopes   scopes
 	size     int      // of the baseline
 	covered  []string // the watched paths of the loaded baseline
 	roots    []*root
@@ -30,10 +35,15 @@ type Sensor struct {
 	hints    *hints
 	watches  *watches
 	observer *observer
+	texts    *texts
+	search   *search
+	writers  *writers
+	reads    *reads
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
 	round    uint32
+	linksAt  time.Time // when hard links may be looked for again
 
 	// What is said once a minute at the most; the numbers are in Stats.
 	sayFault, saySkip, sayFull, sayMany, sayLost rate.Sometimes
@@ -59,6 +69,15 @@ func New(c Config) (*Sensor, error) {
 	s.observer = newObserver(c.Limits, func() {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
 	})
+	s.observer.copySize = c.Limits.DiffSize
+	s.texts = newTexts(c)
+	s.search = newSearch(c.Proc)
+	s.writers = newWriters(s.search, func(dropped, searches int) {
+		s.counters.change(func(t *Stats) { t.WritersMissed += dropped; t.WriterSearches += searches })
+	})
+	s.reads = newReads(s)
+	s.observer.open = s.reads.open
+	s.hints.changing = s.writers.ask
 	s.plant()
 	return s, nil
 }
@@ -71,17 +90,30 @@ func (s *Sensor) Name() string { return "file" }
 // was emitted before the call is durable; the baseline is saved only then. Run returns an error only if it cannot work
 // at all; what it cannot do besides is in the log and in Stats.
 func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(ctx context.Context) error) error {
-	s.emit = emit
+	var emitting sync.Mutex // reads and changes are told by two goroutines
+	s.emit = func(e *event.Event) {
+		emitting.Lock()
+		defer emitting.Unlock()
+		emit(e)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
 		s.watches.fs = watcher
 		wg.Go(func() { s.hints.pump(watcher) })
+		wg.Go(func() { s.writers.run(ctx) })
 		defer watcher.Close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
+	}
+	if len(s.config.ReadPaths) > 0 {
+		if err := s.reads.start(); err == nil {
+			wg.Go(func() { s.reads.run(ctx) })
+		} else {
+			s.config.Logger.Warn("reads of files are not seen; raise fs.inotify.max_user_instances", "error", err)
+		}
 	}
 	var sv *saver
 	if s.config.StateFile != "" {
@@ -90,25 +122,42 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 		wg.Go(func() { sv.run(ctx) })
 		defer close(sv.in)
 	}
-	s.begin(ctx)
-	if ctx.Err() != nil {
+	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}
+	s.watching.Store(true)
+	defer s.watching.Store(false)
 	s.loop(ctx, sv)
+	return nil
+}
+
+// Watching returns nil once the baseline stands: from then on every change is told. Before, what changes is a part of the
+// baseline. Safe for concurrent use.
+func (s *Sensor) Watching() error {
+	if !s.watching.Load() {
+		return errors.New("the baseline of the watched files is not taken yet")
+	}
 	return nil
 }
 
 // plant makes an empty tree that knows the sensor's own files.
 func (s *Sensor) plant() {
 	s.covered = nil
-	s.top = &node{folder: &folder{real: s.config.Root}}
+	s.main = newView(Root{Path: s.config.Root}, id{})
+	s.top, s.views = s.main.top, []*view{s.main}
+	s.scopes.set(s.views)
+	s.disown(s.main)
+}
+
+// disown keeps the sensor away from its own files in v.
+func (s *Sensor) disown(v *view) {
 	own := s.config.Exclude
-	if f := s.config.StateFile; f != "" && s.config.Root == "/" {
+	if f := s.config.StateFile; f != "" && v.root == "/" {
 		own = append(slices.Clone(own), f, f+newSuffix, f+corruptSuffix)
 	}
 	for _, path := range own {
-		s.top.addPath(path).asFolder().own = true
-		steps, place, err := resolve(s.config.Root, path)
+		v.top.addPath(path).asFolder().own = true
+		steps, place, err := resolve(v.root, path)
 		if err != nil || len(steps) == 0 {
 			continue
 		}
@@ -116,13 +165,14 @@ func (s *Sensor) plant() {
 			place = join(last.dir, last.name)
 		}
 		if place != "" { // the same by another name
-			s.top.addPath(strip(s.config.Root, place)).asFolder().own = true
+			v.top.addPath(strip(v.root, place)).asFolder().own = true
 		}
 	}
 }
 
-// begin makes the baseline, or compares the one that was loaded with the tree.
-func (s *Sensor) begin(ctx context.Context) {
+// begin makes the baseline, or compares the one that was loaded with the tree. It reports whether it came to the end
+// before ctx did.
+func (s *Sensor) begin(ctx context.Context) (whole bool) {
 	b := newBatch(ctx)
 	c := cause{origin: whileDown, at: time.Now(), deep: true}
 	s.size = 0
@@ -132,25 +182,26 @@ func (s *Sensor) begin(ctx context.Context) {
 		}
 		return true
 	})
-	for _, path := range s.config.Paths {
+	for rank, path := range s.config.Paths {
 		if isPattern(path) {
-			p := &root{path: path}
+			p := &root{path: path, rank: rank, view: s.main}
 			s.patterns = append(s.patterns, p)
 			if slices.Contains(s.covered, path) {
 				s.recall(p)
 			}
 		} else {
-			s.addRoot(path)
+			s.addRoot(s.main, path, rank)
 		}
 	}
 	s.all(b, c)
-	if !b.stop() {
+	if whole = !b.stop(); whole {
 		s.forgetUnwatched(b)
 	}
 	s.flush(b)
 	st := s.Stats()
 	s.config.Logger.Info("file sensor watches", "files", st.Files, "folders", st.Folders, "watches", s.watches.len(),
 		"polled", len(s.polled), "took", time.Since(c.at).Round(time.Millisecond))
+	return whole
 }
 
 // forgetUnwatched takes out of the loaded baseline what no watched path covers any more.
@@ -187,238 +238,4 @@ func (s *Sensor) all(b *batch, c cause) {
 		s.expand(b, p, c)
 	}
 	s.adopt(b, c)
-}
-
-// loop does what is due until ctx ends.
-func (s *Sensor) loop(ctx context.Context, sv *saver) {
-	now := time.Now()
-	rescanAt, pollAt, saveAt := now.Add(s.config.Rescan), now.Add(s.config.Poll), now
-	var cost time.Duration // of the last rescan
-	var ended time.Time
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			s.save(sv)
-			return
-		case <-s.hints.wake:
-		case <-timer.C:
-		}
-		now = time.Now()
-		if lost, err := s.hints.overflowed(); lost {
-			s.counters.change(func(t *Stats) { t.Overflows++ })
-			s.sayLost.Do(func() {
-				s.config.Logger.Warn("events of the kernel were lost: everything is compared with the baseline", "error", err)
-			})
-			// At most a fifth of the time goes into rescans.
-			at := latest(now.Add(2*s.config.Settle), ended.Add(4*cost))
-			rescanAt = earliest(rescanAt, at)
-		}
-		b := newBatch(ctx)
-		due, next := s.hints.take(now, s.busy)
-		s.process(b, due)
-		if !now.Before(rescanAt) {
-			s.all(b, cause{origin: rescan, at: now, deep: true, renew: true})
-			ended = time.Now()
-			cost, rescanAt = ended.Sub(now), ended.Add(s.config.Rescan)
-		}
-		if !now.Before(pollAt) {
-			s.poll(b, cause{origin: rescan, at: now})
-			pollAt = time.Now().Add(s.config.Poll)
-		}
-		s.flush(b)
-		next = earliest(next, s.catchUp(b))
-		if sv != nil && (!s.unsaved.empty() || sv.whole.Load()) {
-			if !now.Before(saveAt) {
-				s.save(sv)
-				saveAt = now.Add(saveEvery)
-			}
-			next = earliest(next, saveAt)
-		}
-		s.counters.change(func(t *Stats) {
-			t.Watches, t.Polled, t.Unhashed = s.watches.len(), s.countPolled(), len(s.backlog)
-		})
-		timer.Reset(time.Until(earliest(next, earliest(rescanAt, pollAt))))
-	}
-}
-
-// earliest returns the earlier of two times, of which a may be zero: never.
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// busy reports whether the content of the file at place changed so lately that it is likely to change again.
-func (s *Sensor) busy(place string) bool {
-	dir, name := split(place)
-	w := s.watches.at(dir)
-	if w == nil {
-		return false
-	}
-	since := time.Now().Add(-5 * s.config.Settle).UnixNano()
-	for _, n := range w.nodes {
-		if c := n.child(name); c != nil && c.modified > since {
-			return true
-		}
-	}
-	for _, r := range w.steps[name] {
-		if r.node.modified > since {
-			return true
-		}
-	}
-	return false
-}
-
-// process looks at what the kernel told of.
-func (s *Sensor) process(b *batch, due []*hint) {
-	for _, h := range due {
-		c := cause{
-			at: h.seen, written: h.written(), moved: h.ops.Has(fsnotify.Rename), touched: h.ops == fsnotify.Chmod,
-			brief: h.ops.Has(fsnotify.Create) && h.ops.Has(fsnotify.Remove),
-		}
-		if w := s.watches.at(h.path); w != nil {
-			if h.ops.Has(fsnotify.Remove) || h.ops.Has(fsnotify.Rename) {
-				s.watches.drop(w)
-			} else {
-				for _, n := range slices.Clone(w.nodes) {
-					s.again(b, n, c)
-				}
-			}
-		}
-		dir, name := split(h.path)
-		if w := s.watches.at(dir); w != nil {
-			for _, n := range slices.Clone(w.nodes) {
-				s.look(b, n, n.place(), name, c)
-			}
-			for _, r := range slices.Clone(w.steps[name]) {
-				if h.structural() || !r.leads(dir, name) {
-					s.refresh(b, r, c)
-				} else {
-					s.inspect(b, r, c)
-				}
-			}
-			if h.structural() {
-				for _, p := range slices.Clone(w.steps[anyName]) {
-					s.expand(b, p, c)
-				}
-			}
-		}
-		s.adopt(b, c)
-	}
-}
-
-// adopt looks again at what lost its watch.
-func (s *Sensor) adopt(b *batch, c cause) {
-	c.written, c.moved, c.touched, c.brief = false, false, false, false
-	for len(s.watches.lost) > 0 {
-		lost := s.watches.lost
-		s.watches.lost = nil
-		for _, w := range lost {
-			for _, n := range w.nodes {
-				s.again(b, n, c)
-			}
-			for _, rs := range w.steps {
-				for _, r := range rs {
-					if r.node == nil {
-						s.expand(b, r, c)
-					} else {
-						s.refresh(b, r, c)
-					}
-				}
-			}
-		}
-	}
-}
-
-// poll looks at what has no watch, and tries for one.
-func (s *Sensor) poll(b *batch, c cause) {
-	for n := range maps.Clone(s.polled) {
-		n.folder.polled = false
-		s.again(b, n, c)
-	}
-	for _, r := range slices.Clone(s.roots) {
-		if r.polled {
-			s.refresh(b, r, c)
-		}
-	}
-	for _, p := range s.patterns {
-		if p.polled {
-			s.expand(b, p, c)
-		}
-	}
-	s.adopt(b, c)
-}
-
-func (s *Sensor) countPolled() int {
-	n := len(s.polled)
-	for _, r := range s.roots {
-		if r.polled {
-			n++
-		}
-	}
-	return n
-}
-
-// catchUp hashes what had to wait, for a few milliseconds at a time, and returns when to go on (zero: all is done).
-func (s *Sensor) catchUp(b *batch) time.Time {
-	now := time.Now()
-	before := len(s.backlog)
-	for n, o := range s.backlog {
-		if b.stop() {
-			return time.Time{}
-		}
-		if time.Since(now) > 2*time.Millisecond {
-			if len(s.backlog) == before {
-				break // all of them too large for what the limit has left
-			}
-			s.flush(b)
-			return time.Now()
-		}
-		if s.observer.limiter.Tokens() < smallFile {
-			break
-		}
-		delete(s.backlog, n)
-		s.again(b, n, cause{origin: o, at: now})
-	}
-	s.flush(b)
-	if len(s.backlog) == 0 {
-		return time.Time{}
-	}
-	return time.Now().Add(50 * time.Millisecond)
-}
-
-// save hands what is unsaved to the saver, if that has nothing in hand.
-func (s *Sensor) save(sv *saver) {
-	if sv == nil || len(sv.in) > 0 {
-		return
-	}
-	s.unsaved.whole = s.unsaved.whole || sv.whole.Load()
-	if !s.unsaved.empty() {
-		sv.in <- s.unsaved.take(s.top, s.config.Paths) // the only sender, and there is room
-	}
-}
-
-func newBatch(ctx context.Context) *batch {
-	return &batch{stop: func() bool { return ctx.Err() != nil }}
-}
-
-// flush emits what b holds.
-func (s *Sensor) flush(b *batch) {
-	for _, c := range pair(b.changes) {
-		for _, e := range c.events() {
-			s.counters.change(func(t *Stats) { t.tally(e.Type) })
-			s.emit(e)
-		}
-	}
-	b.changes = nil
 }

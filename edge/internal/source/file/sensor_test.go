@@ -1,19 +1,15 @@
 package file
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,7 +48,7 @@ func TestOperations(t *testing.T) {
 			must(t, unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, t.dir+"/old", unix.RENAME_EXCHANGE))
 		}, []string{"rename a", "rename old"}, change6("old", "old"), map[string]any{"renamed_from": "old"}},
 		{"moved out", func(t scene) { must(t, os.Rename(t.dir+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
+		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2), "link_names": []string{"a"}}},
 		{"symlink", func(t scene) { must(t, os.Symlink("a", t.dir+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
 		{"symlink elsewhere", func(t scene) {
 			must(t, os.Symlink("a", t.dir+"/tmp"), os.Rename(t.dir+"/tmp", t.dir+"/link"))
@@ -88,22 +84,26 @@ func TestOperations(t *testing.T) {
 			must(t, os.Symlink("old", d+"/link"))
 			r := start(t, Config{Paths: []string{d}})
 			r.hashed(t)
-			test.do(scene{t, d})
-			want := make([]string, len(test.want))
+			r.at(t, d, func() { test.do(scene{t, d}) })
+			want := make([]string, len(test.want), len(test.want)+2)
 			for i, w := range test.want {
 				operation, name, _ := strings.Cut(w, " ")
 				want[i] = operation + " " + d + "/" + name
 			}
+			want = append(want, "create "+d+"/hold", "create "+d+"/last")
 			got := r.want(t, want...)
 			first := got[want[0]]
 			if got := shas(first); got != test.shas {
 				t.Errorf("hashes of %s: got %s, want %s", want[0], got, test.shas)
 			}
 			for k, v := range test.extra {
-				if k == "renamed_from" {
+				switch k {
+				case "renamed_from":
 					v = d + "/" + v.(string)
+				case "link_names":
+					v = []string{d + "/" + v.([]string)[0]}
 				}
-				if got := first.Metadata[k]; got != v {
+				if got := first.Metadata[k]; !cmp.Equal(got, v) {
 					t.Errorf("metadata %s of %s: got %v, want %v", k, want[0], got, v)
 				}
 			}
@@ -116,8 +116,8 @@ func TestOperations(t *testing.T) {
 					t.Errorf("%s has no old name", name)
 				}
 			}
-			write(t, d+"/last", "")
-			r.want(t, "create "+d+"/last") // and nothing else before it
+			write(t, d+"/end", "")
+			r.want(t, "create "+d+"/end") // and nothing else before it
 		})
 	}
 }
@@ -329,51 +329,6 @@ func TestTooFewWatches(t *testing.T) {
 	r.eventually(t, "the freed watch is used", func(s Stats) bool { return s.Polled == 0 })
 }
 
-func TestLimits(t *testing.T) {
-	t.Parallel()
-	d := t.TempDir()
-	for i := range 10 {
-		write(t, fmt.Sprint(d, "/", i), "")
-	}
-	write(t, d+"/1d/2d/3d/x", "")
-	r := start(t, Config{Paths: []string{d}, Limits: Limits{Files: 12, Depth: 1, HashSize: 4}})
-	if s := r.Stats(); s.Files+s.Folders != 12 || s.Skipped.Files+s.Skipped.Depth == 0 {
-		t.Errorf("got %+v, want 12 files and folders and some skipped", s)
-	}
-	write(t, d+"/0", "12345")
-	if e := r.until(t, "modify "+d+"/0"); e.File.SHA256 != "" || e.File.Size != 5 {
-		t.Errorf("got %+v, want a size and no hash", e.File)
-	}
-	must(t, os.WriteFile(d+"/0", []byte("54321"), 0o644))
-	r.until(t, "modify "+d+"/0") // by its times alone
-}
-
-func TestUnreadable(t *testing.T) {
-	d := t.TempDir()
-	write(t, d+"/a", "a")
-	must(t, os.Chmod(d+"/a", 0o200), os.Chmod(filepath.Dir(d), 0o755))
-	denied := 0
-	o := newObserver(Limits{HashSize: 1 << 20, HashRate: 1 << 20}, func() { denied++ })
-	var (
-		wg  sync.WaitGroup
-		s   state
-		err error
-	)
-	wg.Go(func() {
-		if os.Geteuid() == 0 { // this thread alone, which ends with its goroutine, reads as nobody: setfsuid(2)
-			runtime.LockOSThread()
-			if err = unix.Setfsuid(65534); err != nil {
-				return
-			}
-		}
-		s, err = o.observe(d+"/a", nil, hashChanged)
-	})
-	wg.Wait()
-	if err != nil || s.hashing != unhashed || s.size != 1 || denied != 1 {
-		t.Errorf("got %+v, %v, %d denials; want a state by stat alone and one denial", s, err, denied)
-	}
-}
-
 // What the rate limit does not let hash is told when it does, and what can be told at once is.
 func TestHashRate(t *testing.T) {
 	t.Parallel()
@@ -391,121 +346,6 @@ func TestHashRate(t *testing.T) {
 	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 })
 	if s := r.Stats(); s.Created != 8 || s.Modified != 1 || s.Chmods != 1 {
 		t.Errorf("got %+v, want 8 creates, a modify and a chmod", s)
-	}
-}
-
-func TestWhileDown(t *testing.T) {
-	t.Parallel()
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/same", "same")
-	write(t, d+"/a", "a")
-	write(t, d+"/b", "b")
-	write(t, d+"/gone", "gone")
-	write(t, d+"/touched", "t")
-	write(t, d+"/w/anew", "w")
-	c := Config{Paths: []string{d}, Exclude: []string{d + "/w"}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-
-	r = start(t, c) // nothing changed
-	r.stop()
-	if len(r.events) > 0 {
-		t.Fatalf("got %+v, want nothing", r.next(t).File)
-	}
-
-	write(t, d+"/a", "A")
-	must(t, os.Rename(d+"/b", d+"/c"), os.Remove(d+"/gone"), os.Chtimes(d+"/touched", time.Time{}, time.Unix(1, 0)))
-	write(t, d+"/new", "new")
-	c.Exclude = nil
-	other := t.TempDir()
-	write(t, other+"/x", "not watched before")
-	c.Paths = append(c.Paths, other)
-	r = start(t, c)
-	got := r.want(t, "modify "+d+"/a", "rename "+d+"/c", "delete "+d+"/gone", "create "+d+"/new", "create "+d+"/w", "create "+d+"/w/anew")
-	for name, e := range got {
-		if e.Metadata["while_down"] != true {
-			t.Errorf("%s: got metadata %v, want while_down", name, e.Metadata)
-		}
-	}
-	if got, want := shas(got["modify "+d+"/a"]), change6("a", "A"); got != want {
-		t.Errorf("hashes: got %s, want %s", got, want)
-	}
-	write(t, d+"/a", "live")
-	if e := r.want(t, "modify "+d+"/a")["modify "+d+"/a"]; e.Metadata["while_down"] != nil {
-		t.Error("a live change is marked while_down")
-	}
-	r.stop()
-}
-
-// What is not durable is told again.
-func TestStateIsSavedOnlyAfterTheEvents(t *testing.T) {
-	t.Parallel()
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/a", "a")
-	c := Config{Paths: []string{d}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-	before, err := os.ReadFile(state)
-	must(t, err)
-
-	r = startSealed(t, c, func(context.Context) error { return errors.New("the spool is full") })
-	write(t, d+"/a", "changed")
-	r.want(t, "modify "+d+"/a")
-	r.stop()
-	if after, err := os.ReadFile(state); err != nil || string(after) != string(before) {
-		t.Fatalf("the state file was written although nothing was durable (%v)", err)
-	}
-
-	r = start(t, c)
-	r.want(t, "modify "+d+"/a")
-	r.stop()
-	r = start(t, c)
-	r.stop()
-	if len(r.events) > 0 {
-		t.Errorf("got %+v again after it was durable", r.next(t).File)
-	}
-}
-
-func TestDamagedStateFile(t *testing.T) {
-	d, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
-	write(t, d+"/a", "a")
-	write(t, d+"/b", "b")
-	c := Config{Paths: []string{d}, StateFile: state}
-	r := start(t, c)
-	r.hashed(t)
-	r.stop()
-	data, err := os.ReadFile(state)
-	must(t, err)
-	for name, test := range map[string]struct {
-		data  []byte
-		fault bool
-	}{
-		"torn":    {append(append([]byte{}, data...), 9, 0, 0, 0, 1), false},
-		"zeros":   {append(append([]byte{}, data...), make([]byte, 5000)...), false},
-		"garbled": {append(append([]byte{}, data[:40]...), append([]byte{data[40] ^ 1}, data[41:]...)...), true},
-		"foreign": {[]byte("#!/bin/sh\necho this is a script\n"), true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			must(t, os.WriteFile(state, test.data, 0o600))
-			_ = os.Remove(state + corruptSuffix)
-			r := start(t, c)
-			write(t, d+"/last", name)
-			r.until(t, "create "+d+"/last")
-			r.stop()
-			if len(r.events) > 0 || r.Stats().Created != 1 {
-				t.Errorf("got %+v, want no event but the last", r.Stats())
-			}
-			if got := r.Stats().StateFaults > 0; got != test.fault {
-				t.Errorf("fault counted: got %v, want %v", got, test.fault)
-			}
-			if _, err := os.Stat(state + corruptSuffix); (err == nil) != test.fault {
-				t.Errorf("set aside: got %v, want %v", err, test.fault)
-			}
-			must(t, os.Remove(d+"/last"), os.Remove(state))
-			start(t, c).stop()
-		})
 	}
 }
 

@@ -1,11 +1,18 @@
 // Package process is the sensor of processes: it watches procfs and emits a process_exec event for each program that
 // starts and a process_exit event when one of those ends.
 //
-// How it sees: the last field of /proc/loadavg is the newest pid that the kernel handed out. While that cursor stands
-// still no process was created and a scan costs one read of it. When it moves, the pids it passed are read, newest
-// first, because the newest are the likeliest to be gone soon. Once a second the pids are listed: what is missing has
-// ended. Flags, start time and the address of the stack in /proc/PID/stat tell a fork that has not called execve yet
-// from a program, a reused pid from the old process, and a program that replaced itself from one that renamed itself.
+// How it learns that something started: by the first of these that works where the agent runs. It tries, and
+// [Stats].Refused says why it does not use a better one.
+//
+//   - connector: the kernel announces every fork, exec and exit (package connector). A goroutine of its own reads each
+//     program at the announcement, without waiting for anything.
+//   - polling: the last field of /proc/loadavg is the newest pid that the kernel handed out. While that cursor stands
+//     still no process was created and a scan costs one read of it. When it moves, the pids it passed are read, newest
+//     first, because the newest are the likeliest to be gone soon.
+//
+// Once a second the pids are listed: what is missing has ended. Flags, start time and the address of the stack in
+// /proc/PID/stat tell a fork that has not called execve yet from a program, a reused pid from the old process, and a
+// program that replaced itself from one that renamed itself.
 //
 // Promises
 //   - A process is reported once for each program it runs; a fork that runs no program of its own is not reported.

@@ -37,7 +37,7 @@ func (b bench) statuses(t *testing.T) {
 			for name, values := range r.Header {
 				fmt.Fprintf(w, "%s: %s\n", name, values)
 			}
-			_, _ = io.WriteString(w, r.URL.String()+"\x1b[31m\r\n"+Secret)
+			_, _ = io.WriteString(w, r.URL.String()+"\x1b[31m\r\n"+Secret) //nolint:gosec // hostile on purpose: a receiver that echoes
 		})
 		e := b.against(t.Context(), t, echo)
 		got := outcome.OK

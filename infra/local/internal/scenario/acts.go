@@ -17,7 +17,7 @@ import (
 
 // files makes, changes and deletes a file.
 func (p *play) files(ctx context.Context) error {
-	path := filepath.Join(p.demo, "authorized_keys")
+	path := p.Config.Keys()
 	write := func(text string) error {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {

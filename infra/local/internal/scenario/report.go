@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -106,6 +107,15 @@ func tally(groups []group, events []sighting, sealed map[string]bool, until time
 				table[i].Lost++
 				fault("no event tells of this deed (%s): %s", g.name, deed)
 			}
+		}
+	}
+	published := make(map[string]bool, len(events))
+	for i := range events {
+		published[events[i].id] = events[i].published > 0
+	}
+	for _, id := range slices.Sorted(maps.Keys(sealed)) {
+		if !published[id] {
+			fault("%s was in the spool of the killed agent and was never published", id)
 		}
 	}
 	if want := r.Delivered + r.Dead + r.InFlight; r.Published != want {

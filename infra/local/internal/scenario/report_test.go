@@ -49,7 +49,7 @@ func TestTally(t *testing.T) {
 			"an event from nowhere",
 			[]sighting{deed("/a", 0, 1, 0), deed("/b", 1, 1, 0), deed("/poison", 1, 0, 1)},
 			[]Row{{Sensed: 2, Sealed: 1, Published: 1, Once: 2}, {Sensed: 1, Published: 1, Dead: 1}, {}},
-			[]string{"id-/a () arrived and was never seen", "published 2 is not delivered 2 + dead-lettered 1"},
+			[]string{"id-/a () arrived and was never seen", "id-/a was in the spool", "published 2 is not delivered 2 + dead-lettered 1"},
 		},
 		{
 			"a dead letter that should not be one",
@@ -62,6 +62,12 @@ func TestTally(t *testing.T) {
 			[]sighting{deed("/a", 1, 1, 0), deed("/b", 1, 1, 0), deed("/poison", 1, 1, 0)},
 			[]Row{{Sensed: 2, Sealed: 1, Published: 2, Once: 2}, {Sensed: 1, Published: 1, Once: 1}, {}},
 			[]string{"id-/poison () was delivered: it should be a dead letter"},
+		},
+		{
+			"what was sealed is gone",
+			[]sighting{deed("/b", 1, 1, 0), deed("/poison", 1, 0, 1), {id: "again", path: "/a", published: 1, delivered: 1, publishedAt: start}},
+			[]Row{{Sensed: 2, Published: 2, Once: 2}, {Sensed: 1, Published: 1, Dead: 1}, {}},
+			[]string{"id-/a was in the spool of the killed agent and was never published"},
 		},
 		{
 			"delivered and a dead letter",

@@ -59,6 +59,9 @@ func Defaults() Config {
 // Demo is the folder that is there to be played with.
 func (c Config) Demo() string { return filepath.Join(c.Dir, "watched") }
 
+// Keys is a file in the demo folder whose name makes its changes HIGH. It does not exist at first, its folder does.
+func (c Config) Keys() string { return filepath.Join(c.Demo(), ".ssh", "authorized_keys") }
+
 // LogFile is where the programs' output goes.
 func (c Config) LogFile() string { return filepath.Join(c.Dir, "apss-local.log") }
 
@@ -114,7 +117,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("path %q: must have no comma", path))
 		}
 	}
-	for _, dir := range []string{c.Dir, c.Demo(), c.SpoolDir(), c.StateDir()} {
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Keys()), c.SpoolDir(), c.StateDir()} {
 		if err := writable(dir); err != nil {
 			errs = append(errs, fmt.Errorf("-dir: %w", err))
 			break
