@@ -7,7 +7,7 @@
 // connection opened or closed and no socket was bound, and a poll costs three small reads instead of a list. Sockets are
 // joined to processes through the inodes in /proc/PID/fd, read only for sockets that are new, and to their ends through
 // the kernel's cookies. Every network namespace is watched by itself, through sockets that are opened in it where that is
-// permitted, else through /proc/PID/net of a process that is in it; a poll looks at our own and at 16 others in turn.
+// permitted, else through /proc/PID/net of a process that is in it; a poll looks at our own and at 8 others in turn.
 //
 // Source and destination are the roles of the two ends, as in Sysmon and ECS: the source opened the connection, the
 // destination is the service. So dst_port is the service's port in every event: the remote one of an outbound

@@ -136,7 +136,7 @@ func realSockets(t *testing.T, mechanism, network, address string) {
 }
 
 // shortConnection dials, sends 7 bytes, receives 5 and closes, the dialling end first. It returns the local address.
-func shortConnection(t testing.TB, l net.Listener) netip.AddrPort {
+func shortConnection(t *testing.T, l net.Listener) netip.AddrPort {
 	t.Helper()
 	c, err := net.Dial("tcp4", l.Addr().String())
 	if err != nil {
@@ -163,7 +163,7 @@ func shortConnection(t testing.TB, l net.Listener) netip.AddrPort {
 	return c.LocalAddr().(*net.TCPAddr).AddrPort()
 }
 
-func listenTCP(t testing.TB) (net.Listener, uint16) {
+func listenTCP(t *testing.T) (net.Listener, uint16) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

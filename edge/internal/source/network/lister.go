@@ -20,6 +20,7 @@ type lister interface {
 type diagLister struct {
 	conn *sockdiag.Conn
 	open func() (*sockdiag.Conn, error)
+	buf  []byte
 }
 
 func (l *diagLister) list(dst []socket, over bool) ([]socket, error) {
@@ -35,7 +36,7 @@ func (l *diagLister) list(dst []socket, over bool) ([]socket, error) {
 		states = sockdiag.All
 	}
 	crowded := false
-	err := l.conn.Dump(states, func(s *sockdiag.Socket) {
+	err := l.conn.Dump(states, l.buf, func(s *sockdiag.Socket) {
 		if len(dst) == maxSockets {
 			crowded = true
 			return
@@ -70,14 +71,14 @@ func fromDiag(s *sockdiag.Socket) socket {
 }
 
 // dial opens sock_diag in the calling thread's network namespace and finds out whether it answers.
-func dial() (*sockdiag.Conn, *sockdiag.Closes, error) {
+func dial(buf []byte) (*sockdiag.Conn, *sockdiag.Closes, error) {
 	closes, err := sockdiag.Listen() // before anything is listed, so that no end is missed
 	if err != nil {
 		return nil, nil, err
 	}
 	conn, err := sockdiag.Open()
 	if err == nil {
-		err = conn.Dump(1<<listen, func(*sockdiag.Socket) {})
+		err = conn.Dump(1<<listen, buf, func(*sockdiag.Socket) {})
 		if err != nil {
 			_ = conn.Close()
 		}

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/apss-sensor/apss/edge/internal/source/network/netns"
 	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
 )
 
@@ -19,7 +18,7 @@ const (
 	// processes are asked with the next poll. Of 300 processes it takes 2 ms.
 	surveyEvery = 5 * time.Second
 	// othersAPoll bounds how many namespaces besides our own one poll looks at, in turn: 70 us each when nothing happened.
-	othersAPoll = 16
+	othersAPoll = 8
 )
 
 // attach opens what n is watched through: sock_diag where the kernel allows it, else /proc.
@@ -30,7 +29,7 @@ func (s *Sensor) attach(n *namespace) {
 	var conn *sockdiag.Conn
 	err := s.inside(n, func() error {
 		n.ephemeral = s.files.ephemeral()
-		c, closes, err := dial()
+		c, closes, err := dial(s.buf)
 		if err == nil {
 			conn, n.notices = c, closes
 		}
@@ -42,7 +41,7 @@ func (s *Sensor) attach(n *namespace) {
 		n.lister = newProcLister(n.dir)
 		return
 	}
-	n.lister = &diagLister{conn: conn, open: func() (c *sockdiag.Conn, err error) {
+	n.lister = &diagLister{conn: conn, buf: s.buf, open: func() (c *sockdiag.Conn, err error) {
 		err = s.inside(n, func() error {
 			c, err = sockdiag.Open()
 			return err
@@ -59,7 +58,7 @@ func (s *Sensor) inside(n *namespace, f func() error) error {
 	if n.home() {
 		return f()
 	}
-	return netns.Enter(filepath.Join(s.config.Proc, strconv.Itoa(int(n.pid)), "ns", "net"), func() error {
+	return s.enter(filepath.Join(s.config.Proc, strconv.Itoa(int(n.pid)), "ns", "net"), func() error {
 		// The pid may be another process's by now.
 		if id := s.identify("thread-self"); id != n.id {
 			return fmt.Errorf("process %d has left network namespace %d", n.pid, n.id)

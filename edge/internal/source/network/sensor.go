@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/source/network/netns"
 	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -59,6 +60,7 @@ type Sensor struct {
 	seed   maphash.Seed
 	// follow waits for a namespace's notices; nil when nothing runs.
 	follow func(*namespace)
+	enter  func(path string, f func() error) error
 
 	mu        sync.Mutex
 	files     smallFiles
@@ -72,6 +74,8 @@ type Sensor struct {
 	tracked   int
 	accounted uint64
 	stats     Stats
+	buf       []byte
+	sockets   []socket // of the last list
 	heard     []sockdiag.Socket
 	events    []*event.Event
 	said      struct{ denied, crowded, unreadable, many bool }
@@ -100,9 +104,11 @@ func New(c Config) (*Sensor, error) {
 		config:  c,
 		log:     c.Logger,
 		seed:    maphash.MakeSeed(),
+		enter:   netns.Enter,
 		files:   smallFiles{proc: c.Proc, buf: make([]byte, 16<<10)},
 		owners:  newOwners(c.Proc),
 		members: make(map[int32]uint64),
+		buf:     make([]byte, sockdiag.BufferSize),
 	}
 	s.spaces = []*namespace{s.newNamespace(0, 0, filepath.Join(c.Proc, "net"))}
 	if s.log == nil {

@@ -24,7 +24,7 @@ const (
 type Closes struct {
 	file   *os.File // in the runtime's poller: waiting takes no thread
 	raw    syscall.RawConn
-	buffer []byte
+	buffer []byte // for one notice, of some 400 bytes
 }
 
 // Listen subscribes to the ends of all TCP and UDP sockets, over IPv4 and IPv6, in the calling thread's network
@@ -56,7 +56,7 @@ func Listen() (*Closes, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("subscribing to closed sockets: %w", err)
 	}
-	return &Closes{file: file, raw: raw, buffer: make([]byte, 8<<10)}, nil
+	return &Closes{file: file, raw: raw, buffer: make([]byte, 2<<10)}, nil
 }
 
 // Wait returns when there is something for Next, and with an error after Close.

@@ -54,10 +54,11 @@ const (
 )
 
 // Conn asks for dumps. Not safe for concurrent use.
-type Conn struct {
-	fd     int
-	buffer []byte
-}
+type Conn struct{ fd int }
+
+// BufferSize is the least for the buffer of a dump: the kernel's datagrams are at most 32 KiB (net/netlink/af_netlink.c,
+// netlink_dump).
+const BufferSize = 32 << 10
 
 // Open returns a connection to the socket diagnosis of the calling thread's network namespace.
 func Open() (*Conn, error) {
@@ -65,32 +66,32 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening sock_diag: %w", err)
 	}
-	// A dump answers at once; the kernel's datagrams are at most 32 KiB (net/netlink/af_netlink.c, netlink_dump).
+	// A dump answers at once.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
-	return &Conn{fd: fd, buffer: make([]byte, 32<<10)}, nil
+	return &Conn{fd}, nil
 }
 
 // Close closes the connection.
 func (c *Conn) Close() error { return unix.Close(c.fd) }
 
 // Dump calls each with all UDP sockets and the TCP sockets in these states, over IPv4 and IPv6, without byte counts. The
-// socket is valid during the call. After an error the connection is to be closed.
+// socket is valid during the call. buffer is for what is read, of [BufferSize]; connections may share it. After an error the connection is to be closed.
 //
 // For TCP it makes the request of 2002, TCPDIAG_GETSOCK, because its answer holds both families: the kernel walks its
 // table of connections, which is long however few there are, once instead of twice (net/ipv4/inet_diag.c,
 // inet_diag_dump_compat). No extension is asked for: byte counts take a lock on each socket. Filters in byte code are
 // left alone: what they could leave out beyond the states is little.
-func (c *Conn) Dump(states States, each func(*Socket)) error {
+func (c *Conn) Dump(states States, buffer []byte, each func(*Socket)) error {
 	var wanted [4]byte
 	binary.NativeEndian.PutUint32(wanted[:], uint32(states))
-	err := c.dump(unix.IPPROTO_TCP, tcpdiagGetsock, inetDiagReq(wanted), func(s *Socket) {
+	err := c.dump(unix.IPPROTO_TCP, tcpdiagGetsock, inetDiagReq(wanted), buffer, func(s *Socket) {
 		if states&(1<<s.State) != 0 { // the kernel takes a TIME_WAIT for what it was
 			each(s)
 		}
 	})
 	for _, family := range [...]uint8{unix.AF_INET, unix.AF_INET6} {
 		if err == nil {
-			err = c.dump(unix.IPPROTO_UDP, unix.SOCK_DIAG_BY_FAMILY, inetDiagReqV2(family), each)
+			err = c.dump(unix.IPPROTO_UDP, unix.SOCK_DIAG_BY_FAMILY, inetDiagReqV2(family), buffer, each)
 		}
 	}
 	if err != nil {
@@ -116,7 +117,7 @@ func inetDiagReqV2(family uint8) []byte {
 	return append([]byte{family, unix.IPPROTO_UDP, 0, 0, 0xff, 0xff, 0xff, 0xff}, make([]byte, sockidSize)...)
 }
 
-func (c *Conn) dump(protocol uint8, kind uint16, body []byte, each func(*Socket)) error {
+func (c *Conn) dump(protocol uint8, kind uint16, body, buffer []byte, each func(*Socket)) error {
 	request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
 	binary.NativeEndian.PutUint32(request, uint32(unix.SizeofNlMsghdr+len(body)))
 	binary.NativeEndian.PutUint16(request[4:], kind)
@@ -126,14 +127,14 @@ func (c *Conn) dump(protocol uint8, kind uint16, body []byte, each func(*Socket)
 	}
 	var s Socket
 	for {
-		n, err := unix.Read(c.fd, c.buffer)
+		n, err := unix.Read(c.fd, buffer)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		for kind, body := range messages(c.buffer[:n]) {
+		for kind, body := range messages(buffer[:n]) {
 			switch kind {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR: // both begin with an int: 0, or the negative error
 				if len(body) < 4 {
