@@ -15,6 +15,7 @@ import (
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/identity"
+	"github.com/apss-sensor/apss/edge/internal/identity/pods"
 	"github.com/apss-sensor/apss/edge/internal/tier"
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/telemetry"
@@ -105,10 +106,17 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	config := s.agent(identity.New(s.AgentID, s.Cluster, s.Node, s.Pod, s.Namespace, host))
+	place := identity.New(s.AgentID, s.Cluster, s.Node, s.Pod, s.Namespace, host)
+	if s.Pod != "" {
+		place.Containers = pods.NewOwn(pods.Own{Name: s.Pod, Namespace: s.Namespace, UID: s.PodUID, Workload: s.Workload}, tel.Logger())
+		place.Workload = s.Workload
+	} else {
+		place.Containers = pods.New(pods.Config{Node: s.Node, Logger: tel.Logger()})
+	}
+	config := s.agent(place)
 	config.Facts = map[string]any{"tier": string(view.Tier()), "why_not_more": view.Reasons()}
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	if config.Sources, err = newSensors(s, tel.Logger()); err != nil {
+	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)

@@ -48,6 +48,8 @@ type Config struct {
 	Namespaces int
 	// Process describes a process for the events; nil when only pid and uid are to be known. It may return nil.
 	Process func(pid int32) *event.Process
+	// Container returns where a process runs; nil when nothing tells. It may return nil.
+	Container func(pid int32) *event.Container
 	// Logger takes what a person should know; nothing is logged when nil.
 	Logger *slog.Logger
 }

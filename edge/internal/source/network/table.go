@@ -274,6 +274,9 @@ func (s *Sensor) emit(t event.Type, k key, c *conn, now time.Time) {
 	}
 	n.BytesSent, n.BytesReceived = c.sent, c.received
 	e := &event.Event{Type: t, Timestamp: now, Network: &n, Process: clone(c.process)}
+	if c.process != nil && s.config.Container != nil {
+		e.Container = s.config.Container(c.process.PID)
+	}
 	mark := func(name string, set bool) {
 		if set && e.Metadata == nil {
 			e.Metadata = make(map[string]any)

@@ -46,6 +46,9 @@ type Config struct {
 	Mechanisms []string
 	// Env names the variables whose values an exec event shows; [DefaultEnv] when nil, none when empty.
 	Env []string
+	// Container returns the container of a process that started at that clock tick, nil for the host's; it is false when
+	// the process could not be read. Nil when nothing tells.
+	Container func(pid int32, start uint64) (*event.Container, bool)
 	// HashRedacted puts a hash keyed with a random number in the place of each credential.
 	HashRedacted bool
 	// Logger takes what a person should know; nothing is logged when nil.

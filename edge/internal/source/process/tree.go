@@ -25,18 +25,19 @@ const (
 type entry struct {
 	image
 	start   uint64
-	process *event.Process // nil for a kernel thread; never handed out itself
-	born    time.Time      // when it was seen first
-	gone    time.Time      // when it was seen no more
-	list    uint64         // the list that it was in last
-	forked  bool           // has not called execve
-	own     bool           // the agent, or started by it
-	emitted bool           // had an exec event
-	counted bool           // is accounted for
-	guessed bool           // start is that of the fork's announcement
-	read    time.Time      // when the program was read, or announced
-	looked  bool           // it was read by a look
-	threads bool           // it may have more than one
+	process *event.Process   // nil for a kernel thread; never handed out itself
+	where   *event.Container // nil until asked for, and for a process of the host
+	born    time.Time        // when it was seen first
+	gone    time.Time        // when it was seen no more
+	list    uint64           // the list that it was in last
+	forked  bool             // has not called execve
+	own     bool             // the agent, or started by it
+	emitted bool             // had an exec event
+	counted bool             // is accounted for
+	guessed bool             // start is that of the fork's announcement
+	read    time.Time        // when the program was read, or announced
+	looked  bool             // it was read by a look
+	threads bool             // it may have more than one
 	status  *syscall.WaitStatus
 	// held is a new process whose arguments were not there yet: its event waits for them.
 	held *details
@@ -221,7 +222,7 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 	p := clone(e.process)
 	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
 	s.events = append(s.events, &event.Event{
-		Type: event.ProcessExec, Timestamp: now, Process: p, Metadata: metadata(d, previous),
+		Type: event.ProcessExec, Timestamp: now, Container: s.container(e), Process: p, Metadata: metadata(d, previous),
 	})
 }
 
@@ -240,8 +241,33 @@ func (s *Sensor) exit(e *entry, now time.Time) {
 	}
 	s.stats.Exits++
 	s.events = append(s.events, &event.Event{
-		Type: event.ProcessExit, Timestamp: now, Process: clone(e.process), Metadata: ending(e.status),
+		Type: event.ProcessExit, Timestamp: now, Container: s.container(e), Process: clone(e.process), Metadata: ending(e.status),
 	})
+}
+
+// container returns where e runs, asked once; of a process that is gone already, where its parent does.
+func (s *Sensor) container(e *entry) *event.Container {
+	if e.where != nil || e.process == nil || s.config.Container == nil {
+		return e.where
+	}
+	known := false
+	if e.where, known = s.config.Container(e.process.PID, e.start); !known {
+		if parent := s.tree[e.process.PPID]; parent != nil && parent != e {
+			e.where = parent.where
+		}
+	}
+	return e.where
+}
+
+// Container returns the container that pid runs in, nil for the host's processes and for those that are not known. The
+// result is shared: it must not be changed.
+func (s *Sensor) Container(pid int32) *event.Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.tree[pid]; e != nil {
+		return s.container(e)
+	}
+	return nil
 }
 
 // ending tells how a process ended, nil when that is not known.

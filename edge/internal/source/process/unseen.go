@@ -135,8 +135,12 @@ func (s *Sensor) nameUnseen(now time.Time, all bool) {
 				s.accounted++
 			}
 			s.stats.ByName++
+			var where *event.Container
+			if view := s.tree[int32(o.View)]; view != nil {
+				where = s.container(view)
+			}
 			s.events = append(s.events, &event.Event{
-				Type: event.ProcessExec, Timestamp: o.at,
+				Type: event.ProcessExec, Timestamp: o.at, Container: where,
 				Process: &event.Process{
 					Exe: o.Path, UID: event.UnknownID, LoginUID: event.UnknownID, SessionID: event.UnknownID, Capture: event.CaptureName,
 				},
