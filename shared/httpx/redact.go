@@ -21,9 +21,9 @@ const (
 // openHeaders hold no secret, and their values are what a receiver's complaint is about.
 var openHeaders = []string{"Accept", "Content-Encoding", "Content-Type", "Idempotency-Key", "Traceparent", "User-Agent"}
 
-// redact returns the start of the body without what the request held and without hide.
-func (r *Response) redact(hide []secret.Value) []byte {
-	body := r.Body[:min(len(r.Body), redactSpan)]
+// redact returns the start of text without what the request held and without hide.
+func (r *Response) redact(text []byte, hide []secret.Value) []byte {
+	text = text[:min(len(text), redactSpan)]
 	var found []string
 	for _, v := range hide {
 		found = append(found, v.Reveal())
@@ -34,10 +34,10 @@ func (r *Response) redact(hide []secret.Value) []byte {
 	slices.SortFunc(found, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, s := range found {
 		if s != "" {
-			body = bytes.ReplaceAll(body, []byte(s), []byte("[redacted]"))
+			text = bytes.ReplaceAll(text, []byte(s), []byte("[redacted]"))
 		}
 	}
-	return body
+	return text
 }
 
 // requestSecrets lists what must not be repeated of req.

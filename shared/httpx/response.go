@@ -44,8 +44,7 @@ func (r Response) summary() string {
 // (seconds or date); redirects and the rest Permanent. Reason holds an excerpt of the body, one line, control
 // characters escaped.
 //
-// From the excerpt is removed what the receiver may repeat of the request: its path, the values in its query, user
-// info and headers. An integration that sends a secret in the body names it in hide.
+// For the excerpt, and for hide, see Excerpt.
 func (r *Response) Outcome(hide ...secret.Value) error {
 	e := &outcome.Error{Status: r.Status, Reason: fmt.Sprintf("HTTP %d", r.Status)}
 	if text := http.StatusText(r.Status); text != "" {
@@ -72,10 +71,17 @@ func (r *Response) Outcome(hide ...secret.Value) error {
 	default:
 		e.Class = outcome.Permanent
 	}
-	if text := excerpt(r.redact(hide)); text != "" {
+	if text := r.Excerpt(r.Body, hide...); text != "" {
 		e.Reason += ": " + text
 	}
 	return e
+}
+
+// Excerpt makes text, which is of r's body, fit to be shown: its beginning, on one line, control characters escaped.
+// From it is removed what the receiver may repeat of the request: its path, the values in its query, user info and
+// headers. An integration that sends a secret in the body names it in hide.
+func (r *Response) Excerpt(text []byte, hide ...secret.Value) string {
+	return excerpt(r.redact(text, hide))
 }
 
 // maxRetryAfter bounds what a receiver may ask: beyond it, it is a fault or a way to silence us.

@@ -11,6 +11,7 @@ import (
 const usage = `apss-agent senses files, processes and connections and publishes events.
 
   apss-agent              run until SIGTERM or SIGINT
+  apss-agent probe        print what an agent may see here, and why not more
   apss-agent spool DIR    print the events and alerts below DIR that are not confirmed, as NDJSON; changes nothing
   apss-agent -version     print the version
   apss-agent -help        print this

@@ -15,6 +15,8 @@ import (
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/identity"
+	"github.com/apss-sensor/apss/edge/internal/identity/pods"
+	"github.com/apss-sensor/apss/edge/internal/tier"
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/telemetry"
 )
@@ -58,6 +60,8 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 		_, err = fmt.Fprintln(stdout, version)
 	case len(args) == 1 && (args[0] == "-help" || args[0] == "--help" || args[0] == "-h"):
 		err = printHelp(stdout)
+	case len(args) == 1 && args[0] == "probe":
+		err = printProbe(stdout, "/proc")
 	case len(args) == 2 && args[0] == "spool":
 		err = printSpool(stdout, args[1])
 	default:
@@ -98,9 +102,21 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	config := s.agent(identity.New(s.AgentID, s.Cluster, s.Node, s.Pod, s.Namespace, host))
+	view, err := tier.Look(s.Proc)
+	if err != nil {
+		return err
+	}
+	place := identity.New(s.AgentID, s.Cluster, s.Node, s.Pod, s.Namespace, host)
+	if s.Pod != "" {
+		place.Containers = pods.NewOwn(pods.Own{Name: s.Pod, Namespace: s.Namespace, UID: s.PodUID, Workload: s.Workload}, tel.Logger())
+		place.Workload = s.Workload
+	} else {
+		place.Containers = pods.New(pods.Config{Node: s.Node, Logger: tel.Logger()})
+	}
+	config := s.agent(place)
+	config.Facts = map[string]any{"tier": string(view.Tier()), "why_not_more": view.Reasons()}
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	if config.Sources, err = newSensors(s, tel.Logger()); err != nil {
+	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)
@@ -119,7 +135,8 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		}
 		served <- httpx.Serve(serving, listener, tel.Handler(), time.Second)
 	}()
-	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir)
+	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir,
+		"tier", view.Tier(), "why_not_more", view.Reasons())
 	err = a.Run(ctx)
 	stop()
 	return errors.Join(err, <-served)

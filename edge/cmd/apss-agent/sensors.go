@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,13 +9,16 @@ import (
 	"path/filepath"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
+	"github.com/apss-sensor/apss/edge/internal/identity/cgroup"
+	"github.com/apss-sensor/apss/edge/internal/identity/pods"
 	"github.com/apss-sensor/apss/edge/internal/source/file"
 	"github.com/apss-sensor/apss/edge/internal/source/network"
 	"github.com/apss-sensor/apss/edge/internal/source/process"
+	"github.com/apss-sensor/apss/shared/event"
 )
 
 // newSensors makes the sensors that s asks for.
-func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
+func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]agent.Source, error) {
 	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
 		log.Warn("making STATE_DIR: changes made while no agent runs will not be seen", "error", err)
 	}
@@ -22,19 +26,35 @@ func newSensors(s *settings, log *slog.Logger) ([]agent.Source, error) {
 		Paths: s.WatchPaths, Exclude: []string{s.SpoolDir, s.StateDir}, StateFile: filepath.Join(s.StateDir, "files"),
 		Root: s.Root, Logger: log.With("sensor", "file"),
 	})
-	processes, errProcesses := process.New(process.Config{Interval: s.ProcInterval, Proc: s.Proc, Logger: log.With("sensor", "process")})
+	where := cgroup.NewReader(s.Proc, containers.Seen)
+	processes, errProcesses := process.New(process.Config{
+		Interval: s.ProcInterval, Proc: s.Proc, Logger: log.With("sensor", "process"),
+		Container: func(pid int32, start uint64) (*event.Container, bool) {
+			c, ok := where.Of(pid, start)
+			if c.ID == "" {
+				return nil, ok
+			}
+			return &event.Container{ID: c.ID, Name: c.Name}, ok
+		},
+	})
 	if err := errors.Join(errFiles, errProcesses); err != nil {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
 	}
 	sockets, err := network.New(network.Config{
 		Interval: s.NetInterval, Proc: s.Proc, SuspiciousPorts: s.SuspiciousPorts, InternalNets: s.InternalNets,
-		Process: processes.Process, Logger: log.With("sensor", "network"),
+		Process: processes.Process, Container: processes.Container, Logger: log.With("sensor", "network"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
 	}
 	return []agent.Source{
-		{Name: files.Name(), Run: files.Run, Stats: func() any { return files.Stats() }},
+		{
+			Name: "pods", Stats: func() any { return containers.Status() },
+			Run: func(ctx context.Context, _ func(*event.Event), _ func(context.Context) error) error {
+				return containers.Run(ctx)
+			},
+		},
+		{Name: files.Name(), Run: files.Run, Ready: files.Watching, Stats: func() any { return files.Stats() }},
 		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
 		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
 	}, nil

@@ -28,6 +28,8 @@ type settings struct {
 	Node      string `env:"NODE_NAME" help:"name of the node"`
 	Pod       string `env:"POD_NAME" help:"in a sidecar: its pod; not set in a DaemonSet"`
 	Namespace string `env:"POD_NAMESPACE" help:"namespace of POD_NAME"`
+	PodUID    string `env:"POD_UID" help:"uid of POD_NAME, from the downward API"`
+	Workload  string `env:"WORKLOAD" help:"what POD_NAME belongs to, for instance Deployment/my-app"`
 	AgentID   string `env:"AGENT_ID" help:"by default CLUSTER_NAME/ and POD_NAME, else NODE_NAME, else the host's name"`
 
 	SpoolDir       string `env:"SPOOL_DIR, default=/var/lib/apss/spool" help:"folder for what is not confirmed yet; one for each agent"`

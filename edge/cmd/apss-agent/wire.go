@@ -48,7 +48,7 @@ func newPublisher(ctx context.Context, s *settings, stdout io.Writer) (agent.Pub
 		return publish.NewStdout(stdout), nil
 	}
 	return publish.NewPubSub(context.WithoutCancel(ctx), publish.PubSubConfig{
-		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic, InFlight: s.InFlight,
+		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic,
 	})
 }
 

@@ -31,6 +31,8 @@ type Source struct {
 	// Run senses until ctx ends. Emit takes an event over: the source must not touch it again. Sealed waits until all
 	// that was emitted before is safe.
 	Run func(ctx context.Context, emit func(*event.Event), sealed func(context.Context) error) error
+	// Ready returns nil once the sensor misses nothing any more; nil for one that is ready when it runs.
+	Ready func() error
 	// Stats returns the sensor's counters for the heartbeat, as anything that encodes to JSON.
 	Stats func() any
 }
@@ -53,6 +55,7 @@ type LaneConfig struct {
 // Config is an agent.
 type Config struct {
 	Version        string
+	Facts          map[string]any // for the heartbeat: what the agent found out about its place
 	Identity       identity.Identity
 	Severity       func(*event.Event) event.Severity // raises what the sensor said
 	Sources        []Source
@@ -227,10 +230,16 @@ func (a *Agent) giveBack(room *[]byte) {
 
 // Checks are for /readyz: nil is ready.
 func (a *Agent) Checks() map[string]func() error {
-	return map[string]func() error{
+	checks := map[string]func() error{
 		"publish-events": a.events.publishing,
 		"publish-alerts": a.alerts.publishing,
 		"spool-events":   a.events.spool.Err,
 		"spool-alerts":   a.alerts.spool.Err,
 	}
+	for _, s := range a.c.Sources {
+		if s.Ready != nil {
+			checks["sensor-"+s.Name] = s.Ready
+		}
+	}
+	return checks
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -290,6 +291,32 @@ func TestAnOutageLosesNothing(t *testing.T) {
 				t.Errorf("readiness after it, %s: %v", name, err)
 			}
 		}
+	})
+}
+
+func TestAnOutageIsSaidOnceAMinuteAndSoIsItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer // written under the handler's lock, read when nothing runs
+		r := start(t, t.TempDir(), &receiver{accept: down}, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		said := func() string {
+			synctest.Wait()
+			return fmt.Sprint(strings.Count(log.String(), "msg=\"publishing; "), strings.Count(log.String(), "confirms again"))
+		}
+		after := func(accept func(context.Context, envelope.Message) error, d time.Duration, want string) {
+			t.Helper()
+			r.receiver.set(accept)
+			r.say(event.Low, 0, 100)
+			time.Sleep(d)
+			if got := said(); got != want {
+				t.Errorf("got %s lines about the trouble and its end, want %s:\n%s", got, want, &log)
+			}
+		}
+		after(down, 30*time.Second, "1 0")
+		after(nil, 15*time.Second, "1 1")
+		after(down, 10*time.Second, "1 1") // within the minute
+		after(nil, 15*time.Second, "1 1")
+		after(down, 30*time.Second, "2 1")
+		after(nil, 15*time.Second, "2 2")
 	})
 }
 

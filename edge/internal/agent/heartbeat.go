@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -28,18 +29,17 @@ func (a *Agent) heartbeat(last bool) *event.Event {
 			sensors[s.Name] = s.Stats()
 		}
 	}
-	return &event.Event{
-		Type: event.AgentHeartbeat,
-		Metadata: map[string]any{
-			"version":        a.c.Version,
-			"uptime_seconds": int64(time.Since(a.started).Seconds()),
-			"interval":       a.c.Heartbeat.String(),
-			"final":          last,
-			"sensors":        sensors,
-			"events":         a.events.summary(),
-			"alerts":         a.alerts.summary(),
-		},
+	metadata := map[string]any{
+		"version":        a.c.Version,
+		"uptime_seconds": int64(time.Since(a.started).Seconds()),
+		"interval":       a.c.Heartbeat.String(),
+		"final":          last,
+		"sensors":        sensors,
+		"events":         a.events.summary(),
+		"alerts":         a.alerts.summary(),
 	}
+	maps.Copy(metadata, a.c.Facts)
+	return &event.Event{Type: event.AgentHeartbeat, Metadata: metadata}
 }
 
 // summary is a lane for a person.

@@ -38,7 +38,7 @@ func TestPubSubOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := publish.NewPubSub(t.Context(), publish.PubSubConfig{Project: "p", EventsTopic: "events", AlertsTopic: "alerts",
-		InFlight: 4, Options: []option.ClientOption{option.WithGRPCConn(conn)}})
+		Options: []option.ClientOption{option.WithGRPCConn(conn)}})
 	if err != nil {
 		t.Fatal(err)
 	}

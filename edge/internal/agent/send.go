@@ -26,9 +26,9 @@ const sayAgain = time.Minute
 type sending struct {
 	mu        sync.Mutex
 	trouble   error // of the last attempt, nil after a success
-	confirmed bool  // anything, ever
 	said      time.Time
 	unsaid    int
+	owed      bool          // trouble was said, and not yet that it is over
 	recovered chan struct{} // closed and replaced when an attempt succeeds after one that did not
 	observe   func(took time.Duration, err error)
 }
@@ -137,13 +137,13 @@ func (l *lane) attempted(took time.Duration, err error) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.confirmed = true
 		if s.trouble != nil {
 			s.trouble = nil
 			close(s.recovered)
 			s.recovered = make(chan struct{})
-			if s.unsaid == 0 { // a receiver that comes and goes is not said each time
-				l.log.Info("the publisher confirms again")
+			if s.owed { // at most as often as trouble is said
+				s.owed = false
+				l.log.Info("the publisher confirms again", "failures_since_last_said", s.unsaid)
 			}
 		}
 		return s.recovered
@@ -152,7 +152,7 @@ func (l *lane) attempted(took time.Duration, err error) <-chan struct{} {
 	s.trouble = err
 	if s.said.IsZero() || time.Since(s.said) >= sayAgain {
 		l.log.Error("publishing; what is sealed waits in the spool", "error", err, "failures_since_last_said", s.unsaid)
-		s.said, s.unsaid = time.Now(), 0
+		s.said, s.unsaid, s.owed = time.Now(), 0, true
 	} else {
 		s.unsaid++
 	}

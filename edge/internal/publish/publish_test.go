@@ -2,12 +2,14 @@ package publish_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
@@ -86,7 +88,7 @@ func client(t *testing.T, addr string) *publish.PubSub {
 		t.Fatal(err)
 	}
 	p, err := publish.NewPubSub(t.Context(), publish.PubSubConfig{
-		Project: project, EventsTopic: "events", AlertsTopic: "alerts", InFlight: 4,
+		Project: project, EventsTopic: "events", AlertsTopic: "alerts",
 		Options: []option.ClientOption{option.WithGRPCConn(conn)},
 	})
 	if err != nil {
@@ -157,6 +159,42 @@ func TestPubSubVerdicts(t *testing.T) {
 	}
 }
 
+// A service that does not answer must not keep the agent from ending once nobody waits for the answer.
+func TestPubSubCloseWaitsForNothingThatWasGivenUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, ended := make(chan struct{}, 1), make(chan struct{})
+	g := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		asked <- struct{}{}
+		<-ended // whatever the client does
+		return status.Error(codes.Internal, "too late")
+	}))
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.Serve(l) })
+	t.Cleanup(func() { close(ended); g.Stop(); serving.Wait() })
+	p := client(t, l.Addr().String())
+	ctx, giveUp := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- p.Publish(ctx, publishtest.Envelope(publishtest.Event("x"))) }()
+	<-asked
+	giveUp()
+	if o := outcome.From(<-result); o == nil || o.Class != outcome.Retry || !errors.Is(o, context.Canceled) {
+		t.Errorf("got %v, want a retry that tells of the cancellation", o)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- p.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("Close still waits")
+	}
+}
+
 func TestPubSubLimitsAreRefusedBeforeTheyAreSent(t *testing.T) {
 	p := client(t, "127.0.0.1:1") // nobody listens: what is not refused at once would hang
 	message := func(change func(*envelope.Message)) envelope.Message {
@@ -167,6 +205,7 @@ func TestPubSubLimitsAreRefusedBeforeTheyAreSent(t *testing.T) {
 	for name, m := range map[string]envelope.Message{
 		"data":  message(func(m *envelope.Message) { m.Data = make([]byte, 10_000_000) }),
 		"value": message(func(m *envelope.Message) { m.Attributes["rule"] = strings.Repeat("x", 1025) }),
+		"text":  message(func(m *envelope.Message) { m.Attributes["rule"] = "\xff" }),
 		"name":  message(func(m *envelope.Message) { m.Attributes[strings.Repeat("x", 257)] = "" }),
 		"number": message(func(m *envelope.Message) {
 			for i := range 101 {

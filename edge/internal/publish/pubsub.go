@@ -2,12 +2,14 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,23 +27,23 @@ const (
 	maxAttributeValue = 1024 // bytes
 )
 
-// attempt bounds one Publish, the client library's own retries included: what comes after is the caller's to decide.
+// attempt bounds one Publish: what comes after is the caller's to decide.
 const attempt = 10 * time.Second
 
 // PubSubConfig names the topics.
 type PubSubConfig struct {
 	Project                  string
 	EventsTopic, AlertsTopic string // ids, or full names of another project's topics
-	// InFlight is how many messages may be under way to one topic.
-	InFlight int
 	// Options are for tests; credentials and PUBSUB_EMULATOR_HOST are found by the client library.
 	Options []option.ClientOption
 }
 
-// PubSub publishes to Pub/Sub.
+// PubSub publishes to Pub/Sub, one request for each message: messages are batches already, and a refusal is then about
+// one message only. It makes the call itself: the client library's own Publisher queues and retries by itself, and its
+// Stop waits for attempts that nobody waits for any more.
 type PubSub struct {
 	client *pubsub.Client
-	topics map[string]*pubsub.Publisher // by ce-type
+	topics map[string]string // full names, by ce-type
 	closed atomic.Bool
 }
 
@@ -51,33 +53,23 @@ func NewPubSub(ctx context.Context, c PubSubConfig) (*PubSub, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Pub/Sub in project %q: %w", c.Project, err)
 	}
-	topic := func(id string) *pubsub.Publisher {
-		p := client.Publisher(id)
-		// One request for each message: messages are batches already, and a refusal is then about one message only.
-		p.PublishSettings = pubsub.PublishSettings{
-			DelayThreshold: time.Millisecond,
-			CountThreshold: 1,
-			ByteThreshold:  maxMessage,
-			NumGoroutines:  max(1, c.InFlight),
-			Timeout:        attempt,
-			FlowControlSettings: pubsub.FlowControlSettings{
-				MaxOutstandingMessages: max(1, c.InFlight),
-				MaxOutstandingBytes:    -1, // bounded by the messages
-				LimitExceededBehavior:  pubsub.FlowControlBlock,
-			},
+	client.TopicAdminClient.CallOptions.Publish = nil // they are retries, for up to a minute
+	name := func(id string) string {
+		if strings.Contains(id, "/") {
+			return id
 		}
-		return p
+		return "projects/" + c.Project + "/topics/" + id
 	}
-	return &PubSub{client: client, topics: map[string]*pubsub.Publisher{
-		envelope.TypeEvents: topic(c.EventsTopic),
-		envelope.TypeAlert:  topic(c.AlertsTopic),
+	return &PubSub{client: client, topics: map[string]string{
+		envelope.TypeEvents: name(c.EventsTopic),
+		envelope.TypeAlert:  name(c.AlertsTopic),
 	}}, nil
 }
 
 // Publish sends m to its topic and waits for Pub/Sub's confirmation.
 func (p *PubSub) Publish(ctx context.Context, m envelope.Message) error {
 	topic := p.topics[typeOf(m)]
-	if topic == nil {
+	if topic == "" {
 		return unknownType(m)
 	}
 	if err := within(m); err != nil {
@@ -88,17 +80,19 @@ func (p *PubSub) Publish(ctx context.Context, m envelope.Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	_, err := topic.Publish(ctx, &pubsub.Message{Data: m.Data, Attributes: m.Attributes}).Get(ctx)
-	return verdict(topic.String(), err)
+	_, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
+		Topic: topic, Messages: []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: m.Attributes}},
+	})
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // gRPC has a status instead
+	}
+	return verdict(topic, err)
 }
 
-// Close waits for what is under way and ends the connections.
+// Close ends the connections, and with them what is under way.
 func (p *PubSub) Close() error {
 	if p.closed.Swap(true) {
 		return nil
-	}
-	for _, t := range p.topics {
-		t.Stop()
 	}
 	if err := p.client.Close(); err != nil {
 		return fmt.Errorf("closing the Pub/Sub client: %w", err)
@@ -114,6 +108,9 @@ func within(m envelope.Message) error {
 		if len(name) > maxAttributeName || len(value) > maxAttributeValue {
 			return fmt.Errorf("attribute %.40q has %d bytes in its name and %d in its value, allowed are %d and %d",
 				name, len(name), len(value), maxAttributeName, maxAttributeValue)
+		}
+		if !utf8.ValidString(name) || !utf8.ValidString(value) { // protobuf has no such strings
+			return fmt.Errorf("attribute %.40q is not UTF-8", name)
 		}
 	}
 	if len(m.Attributes) > maxAttributes {
@@ -131,13 +128,6 @@ func verdict(topic string, err error) error {
 		return nil
 	}
 	o := &outcome.Error{Class: outcome.Retry, Reason: "publishing to " + topic, Err: err}
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return o
-	case errors.Is(err, pubsub.ErrOversizedMessage):
-		o.Class = outcome.Permanent
-		return o
-	}
 	code := status.Code(err)
 	if code == codes.NotFound {
 		o.Reason += ": the topic does not exist; create it (terraform apply, or gcloud pubsub topics create), or correct EVENTS_TOPIC, ALERTS_TOPIC and PUBSUB_PROJECT_ID"

@@ -18,7 +18,8 @@
 //   - Damage is contained: a torn record at the end of a segment is cut off, a corrupt one is skipped to the next that
 //     has a valid header and checksum, and both are counted and said.
 //   - A disk that does not take a record (full, read-only, gone) is an error of that Append, said once a minute; the next
-//     Append tries again, so the spool heals when the disk does.
+//     Append tries again, so the spool heals when the disk does. A segment of which all is confirmed gives way first, so
+//     that a disk smaller than a segment does not stay full of it.
 //
 // # Format
 //

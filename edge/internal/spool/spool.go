@@ -84,6 +84,7 @@ type Spool struct {
 	err      error // of the last operation on the disk
 	said     time.Time
 	unsaid   int64 // failures since
+	owed     bool  // trouble was said, and not yet that it is over
 }
 
 // Open opens or makes the folder. A folder that cannot be used now, for whatever reason but [ErrLocked], is no error:
@@ -112,6 +113,10 @@ func (s *Spool) Append(payload []byte, events int) error {
 		return err
 	}
 	e, err := s.write(payload, events)
+	if a := s.active; err != nil && a != nil && a.waiting.records == 0 && a.size > 0 {
+		s.remove(a) // what fills the disk may be this segment, of which nothing is needed any more
+		e, err = s.write(payload, events)
+	}
 	if err != nil {
 		return s.trouble("appending", err)
 	}

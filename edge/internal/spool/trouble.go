@@ -19,7 +19,7 @@ func (s *Spool) failed(doing string, err error) {
 	if s.mayComplain() {
 		s.c.Logger.Error("the spool's disk is in trouble; what cannot be stored goes on in memory",
 			"dir", s.c.Dir, "doing", doing, "error", err, "failures_since_last_said", s.unsaid)
-		s.unsaid = 0
+		s.unsaid, s.owed = 0, true
 	}
 }
 
@@ -28,7 +28,8 @@ func (s *Spool) healed() {
 		return
 	}
 	s.err = nil
-	if s.unsaid == 0 { // a disk that comes and goes is not said each time
+	if s.owed { // at most as often as trouble is said
+		s.owed = false
 		s.c.Logger.Info("the spool's disk takes records again", "dir", s.c.Dir)
 	}
 }

@@ -46,8 +46,9 @@ func (a Access) String() string {
 	return s
 }
 
-// full reports whether nothing was refused and something was there.
-func (a Access) full() bool { return a.Tried > 0 && a.Refused == 0 }
+// full reports whether there was something and at most one in ten was refused: single processes forbid even root to look
+// (prctl(2) PR_SET_DUMPABLE, other security modules). [View.Reasons] names those all the same.
+func (a Access) full() bool { return a.Tried > 0 && a.Refused*10 <= a.Tried }
 
 // View is what Look found.
 type View struct {
@@ -74,7 +75,7 @@ func (v View) Tier() Tier {
 	return Limited
 }
 
-// Reasons say, for a person, why v is no higher tier; nil for the highest.
+// Reasons say, for a person, what v does not see and what would help; nil when nothing is out of sight.
 func (v View) Reasons() []string {
 	var r []string
 	if !v.HostPID {

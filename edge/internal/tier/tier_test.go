@@ -29,6 +29,7 @@ func TestTier(t *testing.T) {
 		why  string // in one of the reasons
 	}{
 		{"root of the node", View{HostPID: true, Others: 40, Exe: access(40, 0), Root: access(40, 0), FD: access(40, 0)}, Node, ""},
+		{"root of the node, where one process hides", View{HostPID: true, Others: 40, Exe: access(40, 1)}, Node, "39 of 40"},
 		{"the node, without SYS_PTRACE", View{HostPID: true, Others: 40, Exe: access(40, 30), ExeSameUID: access(10, 0)}, SameUID, "10 of 40"},
 		{"the node, as a user of its own", View{UID: 65534, HostPID: true, Others: 40, Exe: access(40, 40)}, Limited, "CAP_SYS_PTRACE"},
 		{"root with both capabilities", View{Others: 3, Exe: access(3, 0), Root: access(3, 0), FD: access(3, 0), ExeSameUID: access(1, 0)}, PodFull, "hostPID"},

@@ -17,15 +17,20 @@ import (
 	"unicode/utf8"
 
 	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"github.com/apss-sensor/apss/shared/envelope"
 )
 
 // Limits of a Pub/Sub message, https://cloud.google.com/pubsub/quotas#resource_limits.
 const (
+	maxMessage    = 10_000_000 // bytes of data and attributes
 	maxAttributes = 100
 	maxValue      = 1024 // bytes of an attribute's value
 )
+
+// roomForFraming is what the encoding of a publish request may add to a message: lengths and tags of its parts.
+const roomForFraming = 2_000
 
 // Letter is what is given up, and why.
 type Letter struct {
@@ -38,30 +43,53 @@ type Letter struct {
 	Reason          string
 }
 
-// Publisher publishes letters. Safe for concurrent use.
+// Publisher publishes letters, one a request, so that none fails for another's sake. Safe for concurrent use.
 type Publisher struct {
-	topic *pubsub.Publisher
-	now   func() time.Time
+	client  *pubsub.Client
+	topic   string // full name
+	timeout time.Duration
+	now     func() time.Time
 }
 
-// New returns a publisher to topic, an id in the client's project or a full name. One publish takes at most timeout.
+// New returns a publisher to topic, an id in the client's project or a full name. One publish takes at most timeout,
+// the client's retries included, and ends with its context.
 func New(c *pubsub.Client, topic string, timeout time.Duration) *Publisher {
-	p := c.Publisher(topic)
-	p.PublishSettings.Timeout = timeout
-	return &Publisher{topic: p, now: time.Now}
+	if !strings.Contains(topic, "/") {
+		topic = "projects/" + c.Project() + "/topics/" + topic
+	}
+	return &Publisher{client: c, topic: topic, timeout: timeout, now: time.Now}
 }
 
 // Publish publishes l and waits until Pub/Sub confirmed it.
 func (p *Publisher) Publish(ctx context.Context, l Letter) error {
-	m := &pubsub.Message{Data: l.Message.Data, Attributes: l.attributes(p.now())}
-	if _, err := p.topic.Publish(ctx, m).Get(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	_, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
+		Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{l.message(p.now())},
+	})
+	if err != nil {
 		return fmt.Errorf("publishing a dead letter to %s: %w", p.topic, err)
 	}
 	return nil
 }
 
-// Close sends what is in hand and ends the publisher.
-func (p *Publisher) Close() { p.topic.Stop() }
+// message is l as it is published. Of a message that was as large as Pub/Sub allows already, the end of its data gives
+// way to the reason: whole it would be refused, and come again for ever.
+func (l Letter) message(now time.Time) *pubsubpb.PubsubMessage {
+	m := &pubsubpb.PubsubMessage{Data: l.Message.Data, Attributes: l.attributes(now)}
+	room := maxMessage - roomForFraming
+	for k, v := range m.Attributes {
+		room -= len(k) + len(v)
+	}
+	if len(m.Data) > room {
+		m.Attributes["apss-data-bytes"] = strconv.Itoa(len(m.Data))
+		m.Data = m.Data[:room-len("apss-data-bytes")-len(m.Attributes["apss-data-bytes"])]
+	}
+	return m
+}
+
+// spare is how many attributes may be added to ours later: those that tell of what was left out.
+const spare = 2
 
 // attributes are the message's own and ours. Ours win; of too many the message's last in order give way, and their
 // number is told.
@@ -95,7 +123,7 @@ func (l Letter) attributes(now time.Time) map[string]string {
 		}
 		return strings.Compare(a, b)
 	})
-	if room := maxAttributes - len(ours) - 1; len(theirs) > room {
+	if room := maxAttributes - len(ours) - spare; len(theirs) > room {
 		ours["apss-attributes-dropped"] = strconv.Itoa(len(theirs) - room)
 		theirs = theirs[:room]
 	}

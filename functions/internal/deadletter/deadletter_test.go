@@ -1,8 +1,12 @@
 package deadletter
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +19,7 @@ import (
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/apss-sensor/apss/shared/envelope"
 )
@@ -35,7 +40,6 @@ func newPublisher(t *testing.T, topic string) (*Publisher, *pstest.Server) {
 	}
 	p := New(client, topic, time.Second)
 	p.now = func() time.Time { return time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC) }
-	t.Cleanup(p.Close)
 	return p, server
 }
 
@@ -87,6 +91,52 @@ func TestPublishFails(t *testing.T) {
 	})
 }
 
+// A message that is as large as they come must not be refused with what is added to it.
+func TestTheLargestMessageFits(t *testing.T) {
+	const attributes = 30
+	data := bytes.Repeat([]byte("x"), maxMessage-attributes)
+	got := Letter{Message: envelope.Message{Data: data, Attributes: map[string]string{"ce-type": "apss.events.v1"}}, Reason: strings.Repeat("r", 5000)}.message(time.Now())
+	request := proto.Size(&pubsubpb.PublishRequest{Messages: []*pubsubpb.PubsubMessage{got}})
+	if request > maxMessage || len(got.GetData()) < maxMessage-5000 {
+		t.Errorf("got a request of %d bytes with %d of data, want at most %d, and most of the data", request, len(got.GetData()), maxMessage)
+	}
+	if size := got.GetAttributes()["apss-data-bytes"]; size != strconv.Itoa(len(data)) {
+		t.Errorf("got apss-data-bytes %q, want %d", size, len(data))
+	}
+	if m := (Letter{Message: envelope.Message{Data: []byte("x")}}).message(time.Now()); string(m.GetData()) != "x" || m.GetAttributes()["apss-data-bytes"] != "" {
+		t.Errorf("got %v, want a small one whole", m)
+	}
+}
+
+// A service that does not answer must not hold what its caller gave up: on SIGTERM there are ten seconds.
+func TestPublishEndsWithItsContext(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	client, err := pubsub.NewClient(t.Context(), "p", option.WithEndpoint(l.Addr().String()), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		err := New(client, "dead", time.Minute).Publish(ctx, Letter{Message: envelope.Message{Data: []byte("x")}})
+		done <- errors.Join(err, client.Close())
+	}()
+	cancel()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("got nil, want an error: nothing is confirmed")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits")
+	}
+}
+
 // TestAttributesFit: whatever is in a letter, Pub/Sub takes its attributes.
 func TestAttributesFit(t *testing.T) {
 	theirs := map[string]string{"ce-type": "apss.events.v1", "ce-id": "1", "content-type": "x"}
@@ -97,8 +147,8 @@ func TestAttributesFit(t *testing.T) {
 		Message: envelope.Message{Attributes: theirs}, Reason: strings.Repeat("é", 5000), Subscription: strings.Repeat("s", 5000),
 		Integration: "\xff\xfe", Status: 1, DeliveryAttempt: 1,
 	}.attributes(time.Now())
-	if len(got) != maxAttributes {
-		t.Errorf("got %d attributes, want %d", len(got), maxAttributes)
+	if want := maxAttributes - 1; len(got) != want { // one is for the size of data that is cut
+		t.Errorf("got %d attributes, want %d", len(got), want)
 	}
 	for k, v := range got {
 		if len(v) > maxValue || !utf8.ValidString(v) {
@@ -110,7 +160,7 @@ func TestAttributesFit(t *testing.T) {
 			t.Errorf("%s is missing", k)
 		}
 	}
-	if got["apss-attributes-dropped"] != "8" {
-		t.Errorf("got apss-attributes-dropped %q, want 8: the seven of ours and this one", got["apss-attributes-dropped"])
+	if got["apss-attributes-dropped"] != "9" {
+		t.Errorf("got apss-attributes-dropped %q, want 9: the seven of ours, this one, and the size of data", got["apss-attributes-dropped"])
 	}
 }

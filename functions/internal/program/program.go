@@ -206,9 +206,6 @@ func (p *Program) flush(ctx context.Context) {
 // Close delivers what is in hand and ends everything that New started.
 func (p *Program) Close(ctx context.Context) error {
 	p.flush(ctx)
-	if p.dead != nil {
-		p.dead.Close()
-	}
 	var err error
 	if p.client != nil {
 		err = p.client.Close()

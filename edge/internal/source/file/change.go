@@ -19,6 +19,7 @@ const (
 
 // change is what became of one name.
 type change struct {
+	container string
 	path      string
 	prev, cur *state // nil: was not, or is no more
 	at        time.Time
@@ -26,7 +27,10 @@ type change struct {
 	written   bool // the kernel said that it was written to
 	moved     bool // the kernel said that the name was taken away by a rename
 
-	from string // the name before, set by pair
+	from    string         // the name before, set by pair
+	diff    string         // of its content
+	writers []event.Writer // set by nameWriters
+	names   []string       // other hard links, set by nameLinks
 }
 
 // displaced reports whether the inode that had the name has it no more.
@@ -56,7 +60,7 @@ func pair(changes []change) []change {
 		}
 		for k, j := range left[c.cur.id] {
 			old := &changes[j]
-			if old.prev.kind == c.cur.kind && (old.moved || likelyMoved(old, c)) {
+			if old.container == c.container && old.prev.kind == c.cur.kind && (old.moved || likelyMoved(old, c)) {
 				sources[i], departed[j] = old.prev, true
 				c.from = old.path
 				left[c.cur.id] = append(left[c.cur.id][:k:k], left[c.cur.id][k+1:]...)
@@ -70,9 +74,9 @@ func pair(changes []change) []change {
 		case departed[i] && c.cur == nil:
 			continue // told with its new name
 		case departed[i] && sources[i] == nil:
-			c.prev = nil // what is there now is new
+			c.prev, c.diff = nil, "" // what is there now is new
 		case sources[i] != nil && (c.prev == nil || departed[i]):
-			c.prev = sources[i]
+			c.prev, c.diff = sources[i], ""
 		}
 		out = append(out, c)
 	}
@@ -82,10 +86,11 @@ func pair(changes []change) []change {
 // departuresFirst puts every rename before the change of the name that it left, so that a reader who follows the events
 // one by one ends with the tree. Two names that were exchanged have no such order.
 func departuresFirst(changes []change) []change {
-	heir := make(map[string]int) // by the old name
+	type name struct{ container, path string }
+	heir := make(map[name]int) // by the old name
 	for i := range changes {
-		if from := changes[i].from; from != "" {
-			heir[from] = i
+		if c := &changes[i]; c.from != "" {
+			heir[name{c.container, c.from}] = i
 		}
 	}
 	if len(heir) == 0 {
@@ -95,7 +100,7 @@ func departuresFirst(changes []change) []change {
 	told := make([]bool, len(changes))
 	var chain []int
 	for i := range changes {
-		for j, ok := i, true; ok && !told[j]; j, ok = heir[changes[j].path] {
+		for j, ok := i, true; ok && !told[j]; j, ok = heir[name{changes[j].container, changes[j].path}] {
 			told[j] = true
 			chain = append(chain, j)
 		}
@@ -155,6 +160,13 @@ func (c *change) event(t event.Type, operation string, now event.FileState) *eve
 		File:      &event.File{Path: c.path, Operation: operation, FileState: now},
 		Metadata:  c.metadata(),
 	}
+	e.File.Writers = c.writers
+	if c.container != "" {
+		e.Container = &event.Container{ID: c.container}
+	}
+	if t == event.FileCreate || t == event.FileModify || t == event.FileRename && c.prev.id != c.cur.id {
+		e.File.Diff = c.diff
+	}
 	if c.prev != nil {
 		before := c.prev.forEvent()
 		e.File.Previous = &before
@@ -178,6 +190,9 @@ func (c *change) metadata() map[string]any {
 		set("kind", kindNames[shown.kind])
 	} else if shown.nlink > 1 {
 		set("links", int64(shown.nlink))
+		if len(c.names) > 0 {
+			set("link_names", c.names)
+		}
 	}
 	if shown.link != "" {
 		set("link_target", shown.link)

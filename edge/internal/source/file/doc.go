@@ -1,5 +1,7 @@
 // Package file is the file sensor: it reports what becomes of the files and folders under the watched paths.
 //
+// It also tells who may have done it, shows what changed in small texts, and tells who opens what is secret.
+//
 // It wakes on the kernel's inotify events through fsnotify. Those say neither who, nor what, nor when a write ended, so
 // each is only a hint: the sensor lets a path come to rest, takes its state (stat, and a SHA-256 of its content), and
 // reports in what it differs from the baseline, its own record of every file. A change of content is one file_modify
@@ -14,12 +16,42 @@
 //   - A state reaches the state file only after the events that led to it are durable. A crash repeats events, it
 //     never swallows them.
 //   - A first start, a new watched path and a state file that cannot be read make a new baseline without events.
+//   - What shows in a diff has gone through Config.Redact; shadow files, keys, tokens and the like (secretPath) show
+//     their hashes alone. The texts that are kept for it are in memory only, and redacted already.
 //   - FIFOs, sockets and devices are never opened. Names are passed on byte for byte.
 //
 // Metadata of its events: "kind" of what is no regular file; "renamed_from"; "replaced" when another inode took the
-// name of a known file; "links" of a file with more than one hard link; "link_target" and "previous_link_target" of a
+// name of a known file; "links" of a file with more than one hard link and "link_names", the others that are
+// known; "link_target" and "previous_link_target" of a
 // symlink or of a watched path that is reached through one; "rescan" or "while_down" with "changed_at", the inode's
 // change time.
+//
+// A diff is of a text of at most Limits.DiffSize bytes with one hard link; its last line tells what did not fit. It is
+// missing where the texts would exceed Limits.DiffMemory or change faster than they can be compared.
+//
+// Writers are candidates. The kernel tells that a file changes and not who does it, so as soon as it tells, the sensor
+// searches /proc/PID/fd for who has the file open, and at the event weighs what Config.Recent knows:
+//
+//	0.9  had the file open for writing, alone          0.6  the same, with others
+//	0.5  began within the second before; its command   0.4  the same within the minute before
+//	     line names the path
+//	0.3  began within the second before; its command   0.3  a package manager of the last minute, below /etc,
+//	     line has the file's name or its folder             /usr and the like
+//	0.2  began within the second before, in the file's folder
+//
+// A search takes as long as a short-lived writer lives, so those are often known by their command line alone or not at
+// all; searches take 3 % of a core at most, and changes that come faster are looked into together.
+//
+// Reads of Config.ReadPaths are told as the kernel tells of open(2), by an inotify instance of its own: the first by a
+// process in a minute at once, the others of that minute as one more event with "count" and "since". The sensor's own
+// opens are left out, exactly (see reads). That a file was opened is all that is known: an open to write counts, and
+// the kernel makes one of equal opens that follow each other. A file that takes the place of another is watched some
+// milliseconds later.
+//
+// Containers that Config.Roots names are watched at the same paths, through /proc/PID/root of one of their processes.
+// Their events have paths as the container sees them and the container's id. Those that share a root folder are one, and
+// so is a container that is reached by another process than before. The end of a container is no deletion. Their
+// baselines are in memory alone. A change in a volume that several containers have is told once for each, a read once.
 //
 // Limits: what happens to one path within the settle time is one change, and a file that is created and deleted within
 // it is only counted (Stats.Transient). A write through a hard link outside the watched paths or through a memory

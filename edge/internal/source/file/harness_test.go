@@ -24,6 +24,51 @@ type running struct {
 	*Sensor
 	events chan *event.Event
 	stop   func()
+
+	gate    sync.Mutex    // held while the sensor is to do nothing
+	arrived chan struct{} // gets a value when an event is about to pass the gate
+}
+
+// at lets do happen at one moment: the sensor looks when all that the kernel has to tell of it has been taken in, so
+// that what it reports does not depend on how fast the machine is. dir is a watched folder, in which the folder "hold" is
+// made before, and "last" after do.
+func (r *running) at(tb testing.TB, dir string, do func()) {
+	tb.Helper()
+	for len(r.arrived) > 0 {
+		<-r.arrived
+	}
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	must(tb, os.Mkdir(dir+"/hold", 0o755))
+	select {
+	case <-r.arrived: // the sensor waits at the gate with the event of hold
+	case <-time.After(patience):
+		tb.Fatal("the sensor did not stop")
+	}
+	do()
+	must(tb, os.Mkdir(dir+"/last", 0o755))
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !r.age(dir + "/last"); { // the kernel tells of it last
+		select {
+		case <-tick.C:
+		case <-deadline:
+			tb.Fatal("the kernel told nothing")
+		}
+	}
+}
+
+// age makes all that waits due, if path is among it.
+func (r *running) age(path string) bool {
+	r.hints.mu.Lock()
+	defer r.hints.mu.Unlock()
+	if r.hints.pending[path] == nil {
+		return false
+	}
+	for _, h := range r.hints.pending {
+		h.first, h.seen = h.first.Add(-time.Minute), h.seen.Add(-time.Minute)
+	}
+	return true
 }
 
 // start runs a sensor until its baseline stands.
@@ -37,16 +82,28 @@ func startSealed(tb testing.TB, c Config, sealed func(context.Context) error) *r
 	if c.Settle == 0 {
 		c.Settle = 150 * time.Millisecond // what a test does at one go is one change, also on a slow machine
 	}
+	if c.ReadPaths == nil {
+		c.ReadPaths = []string{} // what others read on this machine is not the tests' concern
+	}
 	ready := make(chan struct{})
 	c.Logger = slog.New(&readyHandler{Handler: slog.DiscardHandler, ready: ready})
 	s, err := New(c)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &running{Sensor: s, events: make(chan *event.Event, 1<<17)}
+	r := &running{Sensor: s, events: make(chan *event.Event, 1<<17), arrived: make(chan struct{}, 1)}
+	emit := func(e *event.Event) {
+		select {
+		case r.arrived <- struct{}{}:
+		default:
+		}
+		r.gate.Lock()
+		defer r.gate.Unlock()
+		r.events <- e
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, func(e *event.Event) { r.events <- e }, sealed) }()
+	go func() { done <- s.Run(ctx, emit, sealed) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -155,9 +212,25 @@ func must(tb testing.TB, errs ...error) {
 	}
 }
 
+// write makes text the content of path in one step, so that no look falls between two: a new file comes by a rename, and
+// one that is there is written over, with the rest cut off where text is shorter.
 func write(tb testing.TB, path, text string) {
 	tb.Helper()
-	must(tb, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+	must(tb, os.MkdirAll(filepath.Dir(path), 0o755))
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(text)
+		must(tb, err)
+		if info, err := f.Stat(); err != nil || info.Size() > int64(len(text)) {
+			must(tb, err, f.Truncate(int64(len(text))))
+		}
+		must(tb, f.Close())
+		return
+	}
+	f, err = os.CreateTemp(tb.TempDir(), "write")
+	must(tb, err)
+	_, err = f.WriteString(text)
+	must(tb, err, f.Chmod(0o644), f.Close(), os.Rename(f.Name(), path))
 }
 
 func sum(text string) string {

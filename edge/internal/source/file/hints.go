@@ -56,8 +56,9 @@ func (h *hint) due(settle time.Duration, busy bool) time.Time {
 // hints is where the kernel's events wait. The reader of the kernel's queue only ever adds to it, so it never waits for
 // the sensor's work, and the sensor wakes once for many events.
 type hints struct {
-	settle time.Duration
-	wake   chan struct{}
+	settle   time.Duration
+	wake     chan struct{}
+	changing func(path string) // is told of a path that begins to be written to, and must not wait
 
 	mu       sync.Mutex
 	watched  map[string]*watch
@@ -69,10 +70,11 @@ type hints struct {
 
 func newHints(settle time.Duration) *hints {
 	return &hints{
-		settle:  settle,
-		wake:    make(chan struct{}, 1),
-		watched: make(map[string]*watch),
-		pending: make(map[string]*hint),
+		settle:   settle,
+		wake:     make(chan struct{}, 1),
+		changing: func(string) {},
+		watched:  make(map[string]*watch),
+		pending:  make(map[string]*hint),
 	}
 }
 
@@ -112,6 +114,9 @@ func (q *hints) add(e fsnotify.Event, now time.Time) {
 		}
 		h = &hint{path: path, first: now}
 		q.pending[path] = h
+	}
+	if e.Has(fsnotify.Write|fsnotify.Create) && !h.ops.Has(e.Op) {
+		q.changing(path)
 	}
 	h.ops |= e.Op
 	h.last, h.seen = e.Op, now

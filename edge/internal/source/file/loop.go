@@ -15,13 +15,23 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	rescanAt, pollAt, saveAt := now.Add(s.config.Rescan), now.Add(s.config.Poll), now
 	var cost time.Duration // of the last rescan
 	var ended time.Time
+	var roots <-chan []Root
+	if s.config.Roots != nil {
+		roots = s.config.Roots(ctx)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			s.save(sv)
+			s.save(sv, true)
 			return
+		case list, ok := <-roots:
+			if !ok {
+				roots = nil
+				continue
+			}
+			s.setRoots(ctx, list)
 		case <-s.hints.wake:
 		case <-timer.C:
 		}
@@ -51,7 +61,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		next = earliest(next, s.catchUp(b))
 		if sv != nil && (!s.unsaved.empty() || sv.whole.Load()) {
 			if !now.Before(saveAt) {
-				s.save(sv)
+				s.save(sv, false)
 				saveAt = now.Add(saveEvery)
 			}
 			next = earliest(next, saveAt)
@@ -217,14 +227,14 @@ func (s *Sensor) catchUp(b *batch) time.Time {
 	return time.Now().Add(50 * time.Millisecond)
 }
 
-// save hands what is unsaved to the saver, if that has nothing in hand.
-func (s *Sensor) save(sv *saver) {
-	if sv == nil || len(sv.in) > 0 {
+// save hands what is unsaved to the saver, if that has room for it; the last time it waits for that.
+func (s *Sensor) save(sv *saver, last bool) {
+	if sv == nil || len(sv.in) > 0 && !last {
 		return
 	}
 	s.unsaved.whole = s.unsaved.whole || sv.whole.Load()
 	if !s.unsaved.empty() {
-		sv.in <- s.unsaved.take(s.top, s.config.Paths) // the only sender, and there is room
+		sv.in <- s.unsaved.take(s.top, s.config.Paths) // the only sender
 	}
 }
 
@@ -234,11 +244,14 @@ func newBatch(ctx context.Context) *batch {
 
 // flush emits what b holds.
 func (s *Sensor) flush(b *batch) {
-	for _, c := range pair(b.changes) {
+	changes := pair(b.changes)
+	s.nameLinks(changes)
+	s.nameWriters(changes)
+	for _, c := range changes {
 		for _, e := range c.events() {
 			s.counters.change(func(t *Stats) { t.tally(e.Type) })
 			s.emit(e)
 		}
 	}
-	b.changes = nil
+	b.changes, b.diffs = nil, 0
 }

@@ -23,8 +23,14 @@ type observer struct {
 	limiter  *rate.Limiter
 	hashSize int64
 	buf      []byte
+	copySize int64
+	// copies asks for the content of a file of at most copySize bytes; it is in text if copied says so.
+	copies, copied bool
+	text           []byte
 	// unreadable counts files that only stat could tell of.
 	unreadable func()
+	// open opens a file that is expected to be that inode, like openFile.
+	open func(path string, expected id) (int, error)
 }
 
 func newObserver(l Limits, unreadable func()) *observer {
@@ -33,6 +39,7 @@ func newObserver(l Limits, unreadable func()) *observer {
 		hashSize:   l.HashSize,
 		buf:        make([]byte, 64<<10),
 		unreadable: unreadable,
+		open:       func(path string, _ id) (int, error) { return openFile(path) },
 	}
 }
 
@@ -49,6 +56,7 @@ const (
 // observe returns the state of what is at path on the disk, which is not followed if it is a symlink. A name that
 // stands for nothing gives a state of kind absent. prev, which may be nil, spares the hash of what did not change.
 func (o *observer) observe(path string, prev *state, e effort) (state, error) {
+	o.copied = false
 	s, err := lstat(path)
 	if err != nil || s.kind == absent {
 		return s, err
@@ -80,7 +88,7 @@ func (o *observer) hash(path string, s, prev *state, e effort) {
 	}
 	for range 2 { // what changed under the first read gets a second
 		start := time.Now()
-		sum, after, err := o.sum(path)
+		sum, after, err := o.sum(path, s.id)
 		if err != nil {
 			s.hashing = unhashed
 			if !errors.Is(err, unix.ENOENT) && !errors.Is(err, errOther) {
@@ -93,6 +101,7 @@ func (o *observer) hash(path string, s, prev *state, e effort) {
 		s.racy = start.Sub(time.Unix(0, s.ctime)) < grain
 		if calm {
 			s.sum, s.hashing = sum, hashed
+			o.copied = o.copies && s.size <= o.copySize
 			return
 		}
 		if s.size > o.hashSize {
@@ -104,12 +113,17 @@ func (o *observer) hash(path string, s, prev *state, e effort) {
 
 var errOther = errors.New("another file has taken the name")
 
-// sum hashes the regular file at path, at most hashSize bytes of it, and returns its state after the read. O_NONBLOCK
-// and the look at what was opened keep it from waiting at, or reading from, a FIFO or device that took the name.
-func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
-	fd, err := retry(func() (int, error) {
+// openFile opens path to read from it, without waiting at a FIFO or device that took the name.
+func openFile(path string) (int, error) {
+	return retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
+}
+
+// sum hashes the regular file at path, at most hashSize bytes of it, and returns its state after the read. The look at
+// what was opened keeps it from reading from a FIFO or device that took the name.
+func (o *observer) sum(path string, expected id) (sum [32]byte, after state, err error) {
+	fd, err := o.open(path, expected)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a symlink, a socket: open(2)
 			err = errOther
@@ -125,6 +139,7 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 		return sum, after, errOther
 	}
 	h := sha256.New()
+	o.text = o.text[:0]
 	for room := o.hashSize; room > 0; {
 		n, err := retry(func() (int, error) { return unix.Read(fd, o.buf[:min(room, int64(len(o.buf)))]) })
 		if err != nil {
@@ -134,6 +149,9 @@ func (o *observer) sum(path string) (sum [32]byte, after state, err error) {
 			break
 		}
 		h.Write(o.buf[:n])
+		if o.copies && int64(len(o.text)+n) <= o.copySize {
+			o.text = append(o.text, o.buf[:n]...)
+		}
 		room -= int64(n)
 	}
 	h.Sum(sum[:0])
@@ -155,7 +173,7 @@ func retry(f func() (int, error)) (int, error) {
 // lstat returns the state of what is at path without its content.
 func lstat(path string) (state, error) {
 	var st unix.Stat_t
-	switch err := unix.Lstat(path, &st); err {
+	switch err := unix.Lstat(solid(path), &st); err {
 	case nil:
 		return fromStat(&st), nil
 	case unix.ENOENT, unix.ENOTDIR:

@@ -215,3 +215,22 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestSolid(t *testing.T) {
+	for place, want := range map[string]string{
+		"/root":            "/root",
+		"/root/.ssh":       "/root/.ssh",
+		"/proc/7/root":     "/proc/7/root/.",
+		"/proc/self/root":  "/proc/self/root/.",
+		"/h/proc/7/root":   "/h/proc/7/root/.",
+		"/proc/7/root/etc": "/proc/7/root/etc",
+		"/proc/x/root":     "/proc/x/root",
+		"/proc//root":      "/proc//root",
+		"/home/root":       "/home/root",
+		"/":                "/",
+	} {
+		if got := solid(place); got != want {
+			t.Errorf("%s: got %s, want %s", place, got, want)
+		}
+	}
+}

@@ -75,6 +75,20 @@ func strip(top, place string) string {
 // isPattern reports whether path has a component that is a pattern of [filepath.Match].
 func isPattern(path string) bool { return strings.ContainsAny(path, `*?[\`) }
 
+// solid returns the name by which place is looked at: /proc/PID/root is a link that only the kernel can follow
+// (proc_pid_root(5)), and here it stands for the folder.
+func solid(place string) string {
+	process, ok := strings.CutSuffix(place, "/root")
+	if !ok || process == "" { // the folder /root
+		return place
+	}
+	proc, pid := split(process)
+	if strings.HasSuffix(proc, "/proc") && (pid == "self" || pid != "" && strings.Trim(pid, "0123456789") == "") {
+		return place + "/."
+	}
+	return place
+}
+
 // pseudo are the file systems whose files are not data but the kernel's own doing, which are not entered: statfs(2).
 var pseudo = [...]int64{
 	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
@@ -92,4 +106,36 @@ func isPseudo(dir string) bool {
 		}
 	}
 	return false
+}
+
+// match returns the paths that pattern stands for under top, at most limit: what follows the last component that is a pattern need not exist.
+// It adds to steps the folders whose entries were matched.
+func match(top, pattern string, limit int, steps *[]step) ([]string, error) {
+	var faults []error
+	paths := []string{"/"}
+	for name := range components(pattern) {
+		var next []string
+		for _, dir := range paths {
+			if !isPattern(name) {
+				next = append(next, join(dir, name))
+				continue
+			}
+			_, place, err := resolve(top, dir)
+			if err != nil || place == "" {
+				continue
+			}
+			*steps = append(*steps, step{place, anyName})
+			entries, err := readNames(place)
+			if err != nil {
+				faults = append(faults, err)
+			}
+			for _, e := range entries {
+				if ok, _ := filepath.Match(name, e); ok && len(next) < limit {
+					next = append(next, join(dir, e))
+				}
+			}
+		}
+		paths = next
+	}
+	return paths, errors.Join(faults...)
 }

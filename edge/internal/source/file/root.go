@@ -13,8 +13,10 @@ import (
 // symlink.
 type root struct {
 	path    string
+	view    *view
 	node    *node // nil of a pattern
 	pattern *root // that made it
+	rank    int   // its place, or its pattern's, among the watched paths
 	trail   []trail
 	// fresh is true until the first look at a path that no baseline knows.
 	fresh bool
@@ -29,12 +31,12 @@ type trail struct {
 }
 
 // addRoot makes path a watched one.
-func (s *Sensor) addRoot(path string) *root {
-	n := s.top.addPath(path)
+func (s *Sensor) addRoot(v *view, path string, rank int) *root {
+	n := v.top.addPath(path)
 	if r := n.root(); r != nil {
 		return r
 	}
-	r := &root{path: path, node: n, fresh: !s.known(path)}
+	r := &root{path: path, view: v, node: n, rank: rank, fresh: v != s.main || !s.known(path)}
 	n.asFolder().root = r
 	s.roots = append(s.roots, r)
 	return r
@@ -53,12 +55,15 @@ func (s *Sensor) refresh(b *batch, r *root, c cause) {
 		err   error
 	)
 	for range 8 { // until nothing moved between the look and the watch; what moves on and on sends hints
-		steps, place, err = resolve(s.config.Root, r.path)
+		steps, place, err = resolve(r.view.root, r.path)
 		if !s.follow(r, steps) {
 			break
 		}
 	}
 	n := r.node
+	if (err != nil || place == "") && r.view.gone() {
+		return
+	}
 	switch {
 	case err != nil:
 		r.polled = true
@@ -87,7 +92,7 @@ func (s *Sensor) inspect(b *batch, r *root, c cause) {
 		c.origin = silent
 	}
 	place := n.place()
-	cur, err := s.observer.observe(place, n.known(), c.effort())
+	cur, diff, err := s.observe(n, place, c)
 	switch {
 	case err != nil:
 		s.skip(place, err)
@@ -95,10 +100,11 @@ func (s *Sensor) inspect(b *batch, r *root, c cause) {
 	case cur.kind == symlink:
 		return // it was put there just now, and its hint is on the way
 	case cur.kind != absent:
-		if seen := strip(s.config.Root, place); seen != r.path {
+		if seen := strip(r.view.root, place); seen != r.path {
 			cur.link = seen
 		}
 	}
+	c.diff = diff
 	s.settle(b, n, cur, c)
 	r.fresh = false
 }
@@ -134,6 +140,9 @@ func (r *root) leads(dir, name string) bool {
 
 // skip counts and logs what could not be looked at.
 func (s *Sensor) skip(path string, err error) {
+	if errors.Is(err, errGone) {
+		return
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
 	} else {
@@ -165,16 +174,22 @@ func (s *Sensor) expand(b *batch, p *root, c cause) {
 	)
 	for range 2 { // what came before the watches stood is matched again
 		steps = steps[:0]
-		paths = s.match(p.path, &steps)
+		var err error
+		if paths, err = match(p.view.root, p.path, s.config.Limits.Files, &steps); err != nil {
+			s.skip(p.path, err)
+		}
 		if !s.follow(p, steps) {
 			break
 		}
 	}
+	if p.view.gone() {
+		return // which is why nothing is there
+	}
 	for _, path := range paths {
-		if n := s.top.lookup(path); n == nil || n.root() == nil {
-			r := s.addRoot(path)
+		if n := p.view.top.lookup(path); n == nil || n.root() == nil {
+			r := s.addRoot(p.view, path, p.rank)
 			r.pattern = p
-			r.fresh = r.fresh && c.origin != live && !slices.Contains(s.covered, p.path)
+			r.fresh = r.fresh && c.origin != live && (p.view != s.main || !slices.Contains(s.covered, p.path))
 			s.refresh(b, r, c)
 		}
 	}
@@ -209,39 +224,8 @@ func (s *Sensor) recall(p *root) {
 	}
 	for _, n := range nodes {
 		if n.root() == nil {
-			r := s.addRoot(n.path())
+			r := s.addRoot(s.main, n.path(), p.rank)
 			r.pattern, r.fresh = p, false
 		}
 	}
-}
-
-// match returns the paths that pattern stands for: what follows the last component that is a pattern need not exist.
-// It adds to steps the folders whose entries were matched.
-func (s *Sensor) match(pattern string, steps *[]step) []string {
-	paths := []string{"/"}
-	for name := range components(pattern) {
-		var next []string
-		for _, dir := range paths {
-			if !isPattern(name) {
-				next = append(next, join(dir, name))
-				continue
-			}
-			_, place, err := resolve(s.config.Root, dir)
-			if err != nil || place == "" {
-				continue
-			}
-			*steps = append(*steps, step{place, anyName})
-			entries, err := readNames(place)
-			if err != nil {
-				s.skip(dir, err)
-			}
-			for _, e := range entries {
-				if ok, _ := filepath.Match(name, e); ok && len(next) < s.config.Limits.Files {
-					next = append(next, join(dir, e))
-				}
-			}
-		}
-		paths = next
-	}
-	return paths
 }

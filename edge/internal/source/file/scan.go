@@ -14,12 +14,13 @@ import (
 type cause struct {
 	origin  origin
 	at      time.Time
-	written bool // the kernel said so
-	moved   bool // the kernel said that the name was moved away
-	touched bool // the kernel said that the inode alone changed
-	brief   bool // the kernel said that the name came and went
-	deep    bool // folders are entered that are known
-	renew   bool // watches may have ended unseen
+	written bool   // the kernel said so
+	moved   bool   // the kernel said that the name was moved away
+	touched bool   // the kernel said that the inode alone changed
+	brief   bool   // the kernel said that the name came and went
+	deep    bool   // folders are entered that are known
+	renew   bool   // watches may have ended unseen
+	diff    string // of the one name that is looked at
 }
 
 func (c *cause) effort() effort {
@@ -37,15 +38,20 @@ func (c *cause) effort() effort {
 // batch gathers what is found in one go, so that renames can be paired.
 type batch struct {
 	changes []change
+	diffs   int // bytes of them
 	stop    func() bool
 }
 
 func (b *batch) add(n *node, c cause, prev, cur *state) {
-	if c.origin != silent {
-		b.changes = append(b.changes, change{
-			path: n.path(), prev: prev, cur: cur, at: c.at, origin: c.origin, written: c.written, moved: c.moved,
-		})
+	if c.origin == silent {
+		return
 	}
+	if b.diffs += len(c.diff); b.diffs > maxBatchDiffs || cur == nil {
+		c.diff = ""
+	}
+	b.changes = append(b.changes, change{
+		container: n.view().container, path: n.path(), prev: prev, cur: cur, at: c.at, origin: c.origin, written: c.written, moved: c.moved, diff: c.diff,
+	})
 }
 
 // look looks at the entry name of the folder parent, which is at place on the disk.
@@ -62,12 +68,13 @@ func (s *Sensor) look(b *batch, parent *node, place, name string, c cause) *node
 		}
 	}
 	place = join(place, name)
-	cur, err := s.observer.observe(place, n.known(), c.effort())
+	cur, diff, err := s.observe(n, place, c)
 	if err != nil {
 		s.skip(place, err)
 		n.prune()
 		return n
 	}
+	c.diff = diff
 	s.settle(b, n, cur, c)
 	return n
 }
@@ -111,6 +118,7 @@ func (s *Sensor) settle(b *batch, n *node, cur state, c cause) {
 	if n.state.hashing == deferred {
 		s.postpone(n, c.origin)
 	}
+	c.diff = ""
 	if n.state.kind == directory && (c.deep || n.folder == nil || n.folder.watch == nil && !n.folder.polled) {
 		s.enter(b, n, c)
 	}
@@ -150,7 +158,9 @@ func (s *Sensor) update(b *batch, n *node, cur state, c cause) {
 // keep makes st the state of n in the baseline, and on the disk later.
 func (s *Sensor) keep(n *node, st state) {
 	n.state = st
-	s.unsaved.add(n)
+	if n.view() == s.main { // a container's baseline ends with it, at the latest with the agent
+		s.unsaved.add(n)
+	}
 }
 
 // count keeps the numbers of what is in the baseline.
@@ -196,6 +206,7 @@ func (s *Sensor) empty(b *batch, n *node, c cause) {
 
 func (s *Sensor) remove(b *batch, n *node, c cause) {
 	s.watches.leave(n)
+	s.texts.forget(n)
 	delete(s.polled, n)
 	delete(s.backlog, n)
 	if n.folder != nil {
@@ -284,7 +295,7 @@ func (s *Sensor) read(b *batch, n *node, place string, c cause) {
 
 // openFolder opens place if it is a folder, and never waits at a FIFO that took its name.
 func openFolder(place string) (*os.File, error) {
-	return os.OpenFile(place, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	return os.OpenFile(solid(place), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // readNames returns the names in the folder place.

@@ -2,10 +2,12 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -19,9 +21,13 @@ import (
 type Sensor struct {
 	config   Config
 	counters counters
+	watching atomic.Bool
 
 	emit     func(*event.Event)
-	top      *node
+	main     *view   // that under Config.Root
+	top      *node   // of it
+	views    []*view // it and the containers'
+	scopes   scopes
 	size     int      // of the baseline
 	covered  []string // the watched paths of the loaded baseline
 	roots    []*root
@@ -29,10 +35,15 @@ type Sensor struct {
 	hints    *hints
 	watches  *watches
 	observer *observer
+	texts    *texts
+	search   *search
+	writers  *writers
+	reads    *reads
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
 	round    uint32
+	linksAt  time.Time // when hard links may be looked for again
 
 	// What is said once a minute at the most; the numbers are in Stats.
 	sayFault, saySkip, sayFull, sayMany, sayLost rate.Sometimes
@@ -58,6 +69,15 @@ func New(c Config) (*Sensor, error) {
 	s.observer = newObserver(c.Limits, func() {
 		s.counters.change(func(t *Stats) { t.Skipped.Permission++ })
 	})
+	s.observer.copySize = c.Limits.DiffSize
+	s.texts = newTexts(c)
+	s.search = newSearch(c.Proc)
+	s.writers = newWriters(s.search, func(dropped, searches int) {
+		s.counters.change(func(t *Stats) { t.WritersMissed += dropped; t.WriterSearches += searches })
+	})
+	s.reads = newReads(s)
+	s.observer.open = s.reads.open
+	s.hints.changing = s.writers.ask
 	s.plant()
 	return s, nil
 }
@@ -70,17 +90,30 @@ func (s *Sensor) Name() string { return "file" }
 // was emitted before the call is durable; the baseline is saved only then. Run returns an error only if it cannot work
 // at all; what it cannot do besides is in the log and in Stats.
 func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(ctx context.Context) error) error {
-	s.emit = emit
+	var emitting sync.Mutex // reads and changes are told by two goroutines
+	s.emit = func(e *event.Event) {
+		emitting.Lock()
+		defer emitting.Unlock()
+		emit(e)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
 		s.watches.fs = watcher
 		wg.Go(func() { s.hints.pump(watcher) })
+		wg.Go(func() { s.writers.run(ctx) })
 		defer watcher.Close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
+	}
+	if len(s.config.ReadPaths) > 0 {
+		if err := s.reads.start(); err == nil {
+			wg.Go(func() { s.reads.run(ctx) })
+		} else {
+			s.config.Logger.Warn("reads of files are not seen; raise fs.inotify.max_user_instances", "error", err)
+		}
 	}
 	var sv *saver
 	if s.config.StateFile != "" {
@@ -89,25 +122,42 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 		wg.Go(func() { sv.run(ctx) })
 		defer close(sv.in)
 	}
-	s.begin(ctx)
-	if ctx.Err() != nil {
+	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}
+	s.watching.Store(true)
+	defer s.watching.Store(false)
 	s.loop(ctx, sv)
+	return nil
+}
+
+// Watching returns nil once the baseline stands: from then on every change is told. Before, what changes is a part of the
+// baseline. Safe for concurrent use.
+func (s *Sensor) Watching() error {
+	if !s.watching.Load() {
+		return errors.New("the baseline of the watched files is not taken yet")
+	}
 	return nil
 }
 
 // plant makes an empty tree that knows the sensor's own files.
 func (s *Sensor) plant() {
 	s.covered = nil
-	s.top = &node{folder: &folder{real: s.config.Root}}
+	s.main = newView(Root{Path: s.config.Root}, id{})
+	s.top, s.views = s.main.top, []*view{s.main}
+	s.scopes.set(s.views)
+	s.disown(s.main)
+}
+
+// disown keeps the sensor away from its own files in v.
+func (s *Sensor) disown(v *view) {
 	own := s.config.Exclude
-	if f := s.config.StateFile; f != "" && s.config.Root == "/" {
+	if f := s.config.StateFile; f != "" && v.root == "/" {
 		own = append(slices.Clone(own), f, f+newSuffix, f+corruptSuffix)
 	}
 	for _, path := range own {
-		s.top.addPath(path).asFolder().own = true
-		steps, place, err := resolve(s.config.Root, path)
+		v.top.addPath(path).asFolder().own = true
+		steps, place, err := resolve(v.root, path)
 		if err != nil || len(steps) == 0 {
 			continue
 		}
@@ -115,13 +165,14 @@ func (s *Sensor) plant() {
 			place = join(last.dir, last.name)
 		}
 		if place != "" { // the same by another name
-			s.top.addPath(strip(s.config.Root, place)).asFolder().own = true
+			v.top.addPath(strip(v.root, place)).asFolder().own = true
 		}
 	}
 }
 
-// begin makes the baseline, or compares the one that was loaded with the tree.
-func (s *Sensor) begin(ctx context.Context) {
+// begin makes the baseline, or compares the one that was loaded with the tree. It reports whether it came to the end
+// before ctx did.
+func (s *Sensor) begin(ctx context.Context) (whole bool) {
 	b := newBatch(ctx)
 	c := cause{origin: whileDown, at: time.Now(), deep: true}
 	s.size = 0
@@ -131,25 +182,26 @@ func (s *Sensor) begin(ctx context.Context) {
 		}
 		return true
 	})
-	for _, path := range s.config.Paths {
+	for rank, path := range s.config.Paths {
 		if isPattern(path) {
-			p := &root{path: path}
+			p := &root{path: path, rank: rank, view: s.main}
 			s.patterns = append(s.patterns, p)
 			if slices.Contains(s.covered, path) {
 				s.recall(p)
 			}
 		} else {
-			s.addRoot(path)
+			s.addRoot(s.main, path, rank)
 		}
 	}
 	s.all(b, c)
-	if !b.stop() {
+	if whole = !b.stop(); whole {
 		s.forgetUnwatched(b)
 	}
 	s.flush(b)
 	st := s.Stats()
 	s.config.Logger.Info("file sensor watches", "files", st.Files, "folders", st.Folders, "watches", s.watches.len(),
 		"polled", len(s.polled), "took", time.Since(c.at).Round(time.Millisecond))
+	return whole
 }
 
 // forgetUnwatched takes out of the loaded baseline what no watched path covers any more.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +48,7 @@ func TestOperations(t *testing.T) {
 			must(t, unix.Renameat2(unix.AT_FDCWD, t.dir+"/a", unix.AT_FDCWD, t.dir+"/old", unix.RENAME_EXCHANGE))
 		}, []string{"rename a", "rename old"}, change6("old", "old"), map[string]any{"renamed_from": "old"}},
 		{"moved out", func(t scene) { must(t, os.Rename(t.dir+"/a", t.TempDir()+"/a")) }, []string{"delete a"}, change6("a", "-"), nil},
-		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2)}},
+		{"hard link", func(t scene) { must(t, os.Link(t.dir+"/a", t.dir+"/b")) }, []string{"create b"}, change6("-", "a"), map[string]any{"links": int64(2), "link_names": []string{"a"}}},
 		{"symlink", func(t scene) { must(t, os.Symlink("a", t.dir+"/l")) }, []string{"create l"}, ">", map[string]any{"kind": "symlink", "link_target": "a"}},
 		{"symlink elsewhere", func(t scene) {
 			must(t, os.Symlink("a", t.dir+"/tmp"), os.Rename(t.dir+"/tmp", t.dir+"/link"))
@@ -83,22 +84,26 @@ func TestOperations(t *testing.T) {
 			must(t, os.Symlink("old", d+"/link"))
 			r := start(t, Config{Paths: []string{d}})
 			r.hashed(t)
-			test.do(scene{t, d})
-			want := make([]string, len(test.want))
+			r.at(t, d, func() { test.do(scene{t, d}) })
+			want := make([]string, len(test.want), len(test.want)+2)
 			for i, w := range test.want {
 				operation, name, _ := strings.Cut(w, " ")
 				want[i] = operation + " " + d + "/" + name
 			}
+			want = append(want, "create "+d+"/hold", "create "+d+"/last")
 			got := r.want(t, want...)
 			first := got[want[0]]
 			if got := shas(first); got != test.shas {
 				t.Errorf("hashes of %s: got %s, want %s", want[0], got, test.shas)
 			}
 			for k, v := range test.extra {
-				if k == "renamed_from" {
+				switch k {
+				case "renamed_from":
 					v = d + "/" + v.(string)
+				case "link_names":
+					v = []string{d + "/" + v.([]string)[0]}
 				}
-				if got := first.Metadata[k]; got != v {
+				if got := first.Metadata[k]; !cmp.Equal(got, v) {
 					t.Errorf("metadata %s of %s: got %v, want %v", k, want[0], got, v)
 				}
 			}
@@ -111,8 +116,8 @@ func TestOperations(t *testing.T) {
 					t.Errorf("%s has no old name", name)
 				}
 			}
-			write(t, d+"/last", "")
-			r.want(t, "create "+d+"/last") // and nothing else before it
+			write(t, d+"/end", "")
+			r.want(t, "create "+d+"/end") // and nothing else before it
 		})
 	}
 }

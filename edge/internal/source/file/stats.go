@@ -10,12 +10,14 @@ import (
 type Stats struct {
 	// In hand.
 	Files, Folders int // in the baseline; Folders are not among Files
+	Roots          int // containers
 	Watches        int // inotify watches
+	ReadWatches    int // inotify watches for reads
 	Polled         int // folders and watched paths without a watch
 	Unhashed       int // files whose hash waits for the rate limit
 
 	// Events by operation.
-	Created, Modified, Deleted, Renamed, Chmods, Chowns int
+	Created, Modified, Deleted, Renamed, Chmods, Chowns, Reads int
 
 	Overflows int // times that events of the kernel were lost
 	Rescans   int // comparisons of everything with the baseline, the one at the start included
@@ -23,17 +25,26 @@ type Stats struct {
 	Own       int // looks at the agent's own files that were spared
 	Skipped   Skipped
 
+	WriterSearches int // searches for the processes that have changed files open
+	WritersMissed  int // changes that came too fast for one
+
+	Opens         int // opens of read paths by others that the kernel told of
+	ReadOverflows int // times that reads were lost in the kernel's queue
+	ReadsUnsure   int // reads that were not told: they could have been our own, or there were too many readers
+
 	StateFaults int // state files that were set aside, and writes of it that failed
 }
 
 // Skipped counts what the sensor did not take in, by reason. What is met again at a rescan counts again.
 type Skipped struct {
-	Permission int // not allowed to list, to stat or to read: known by stat alone, or not at all
-	Files      int // beyond Limits.Files
-	Depth      int // folders beyond Limits.Depth
-	Watches    int // folders beyond the limit of watches: polled
-	Pseudo     int // file systems such as proc
-	Other      int // other errors, in the log
+	Permission  int // not allowed to list, to stat or to read: known by stat alone, or not at all
+	Roots       int // containers beyond Limits.Roots
+	Files       int // beyond Limits.Files
+	Depth       int // folders beyond Limits.Depth
+	Watches     int // folders beyond the limit of watches: polled
+	ReadWatches int // files and folders whose reads are not seen, for want of watches
+	Pseudo      int // file systems such as proc
+	Other       int // other errors, in the log
 }
 
 type counters struct {
@@ -69,6 +80,8 @@ func (t *Stats) tally(typ event.Type) {
 		t.Chmods++
 	case event.FileChown:
 		t.Chowns++
+	case event.FileRead:
+		t.Reads++
 	default:
 	}
 }

@@ -13,6 +13,8 @@ type node struct {
 	modified int64
 	// round is the scan that last saw the name.
 	round uint32
+	// keeping is what texts has of it.
+	keeping keeping
 }
 
 // folder is what only folders and watched paths need.
@@ -21,6 +23,7 @@ type folder struct {
 	// real is where the node is on the disk when that is not its name inside its parent's real place.
 	real  string
 	root  *root // of a watched path
+	view  *view // of the topmost
 	watch *watch
 	// polled is true when no watch could be had.
 	polled bool

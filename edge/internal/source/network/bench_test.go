@@ -1,7 +1,9 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +12,9 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/edge/internal/source/network/netns"
+	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
 )
 
 func cpu(b *testing.B) time.Duration {
@@ -21,8 +26,8 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// crowd opens listening sockets until there are n: half the files of a connection.
-func crowd(b *testing.B, n int) {
+// crowd makes n ends of connections and returns what closes them.
+func crowd(b *testing.B, n int) (closeAll func()) {
 	b.Helper()
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < limit.Max {
@@ -31,12 +36,26 @@ func crowd(b *testing.B, n int) {
 			b.Fatal(err)
 		}
 	}
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	all := []io.Closer{l}
+	for range n / 2 {
+		c, err := net.Dial("tcp4", l.Addr().String())
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = l.Close() })
+		a, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, c, a)
+	}
+	return func() {
+		for _, c := range all {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -55,12 +74,12 @@ func BenchmarkParse(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("ours-%d", n), func(b *testing.B) {
-			l := newProcLister(dir)
+			l := newProcLister(filepath.Join(dir, "net"))
 			var sockets []socket
 			b.ReportAllocs()
 			for b.Loop() {
 				var err error
-				if sockets, err = l.list(sockets[:0]); err != nil || len(sockets) != n {
+				if sockets, err = l.list(sockets[:0], true); err != nil || len(sockets) != n {
 					b.Fatal(len(sockets), err)
 				}
 			}
@@ -81,45 +100,80 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// The list of this machine's sockets, and a poll that finds no pulse.
-func BenchmarkPoll(b *testing.B) {
-	for _, n := range []int{0, 1000, 6000} {
-		b.Run(fmt.Sprintf("list-%d", n), func(b *testing.B) {
-			crowd(b, n)
-			l := newProcLister("/proc")
-			var sockets []socket
-			b.ReportAllocs()
-			for b.Loop() {
-				var err error
-				if sockets, err = l.list(sockets[:0]); err != nil || len(sockets) < n {
-					b.Fatal(len(sockets), err)
-				}
+// Listing n TCP sockets, half of them dialled and half accepted, by sock_diag and by /proc, in the same namespace.
+func BenchmarkList(b *testing.B) {
+	for _, n := range []int{100, 1000, 6000} {
+		err := netns.Fresh(func() error {
+			sockets := crowd(b, n)
+			defer sockets()
+			buf := make([]byte, sockdiag.BufferSize)
+			conn, closes, err := dial(buf)
+			if err != nil {
+				return err
 			}
+			defer closes.Close()
+			for name, l := range map[string]lister{
+				"sock_diag": &diagLister{conn: conn, buf: buf}, "proc": newProcLister(fmt.Sprintf("/proc/self/task/%d/net", unix.Gettid())),
+			} {
+				b.Run(fmt.Sprintf("%s-%d", name, n), func(b *testing.B) { // on another thread
+					var sockets []socket
+					b.ReportAllocs()
+					before := cpu(b)
+					for b.Loop() {
+						if sockets, err = l.list(sockets[:0], false); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.ReportMetric(float64((cpu(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+					if len(sockets) < n {
+						b.Fatalf("got %d sockets, want %d", len(sockets), n)
+					}
+				})
+			}
+			return nil
 		})
+		if errors.Is(err, unix.EPERM) {
+			b.Skipf("%v; run as root", err)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
+}
+
+func BenchmarkPoll(b *testing.B) {
 	b.Run("idle", func(b *testing.B) {
-		s := watch(b)
+		s := watch(b, byDiag, Config{})
 		now := time.Now()
 		b.ReportAllocs()
 		for b.Loop() {
 			s.poll(now)
 		}
 	})
+	seconds := func(b *testing.B, s *Sensor, interval time.Duration) {
+		b.Helper()
+		now := time.Now()
+		b.ReportAllocs()
+		before := cpu(b)
+		for b.Loop() {
+			for range 10 * time.Second / interval {
+				now = now.Add(interval)
+				s.poll(now)
+			}
+		}
+		b.ReportMetric(100*(cpu(b)-before).Seconds()/10/float64(b.N), "%core")
+	}
 	for _, interval := range []time.Duration{200 * time.Millisecond, 20 * time.Millisecond} {
 		b.Run(fmt.Sprintf("ten-seconds-at-%v", interval), func(b *testing.B) { // a list once in ten seconds
-			s := watch(b)
-			now := time.Now()
-			b.ReportAllocs()
-			before := cpu(b)
-			for b.Loop() {
-				for range 10 * time.Second / interval {
-					now = now.Add(interval)
-					s.poll(now)
-				}
-			}
-			b.ReportMetric(100*(cpu(b)-before).Seconds()/10/float64(b.N), "%core")
+			seconds(b, watch(b, byDiag, Config{}), interval)
 		})
 	}
+	b.Run("ten-seconds-of-30-namespaces", func(b *testing.B) {
+		for range 30 {
+			newPod(b)
+		}
+		seconds(b, watch(b, byDiag, Config{Namespaces: 256}), 200*time.Millisecond)
+	})
 }
 
 // Finding the process of one new socket when nothing tells where to look.

@@ -21,10 +21,10 @@ func TestParseLine(t *testing.T) {
 		want socket
 		ok   bool
 	}{
-		"ipv4":        {"   0: 0100007F:1F90 08080808:01BB 01" + rest, socket{ends("127.0.0.1:8080", "8.8.8.8:443"), established, 1000, 12345}, true},
-		"listener":    {" 123: 00000000:115C 00000000:0000 0A" + rest, socket{ends("0.0.0.0:4444", "0.0.0.0:0"), listen, 1000, 12345}, true},
-		"ipv6":        {"   0: 00000000000000000000000001000000:1F90 B80D0120000000000000000001000000:01BB 01" + rest, socket{ends("[::1]:8080", "[2001:db8::1]:443"), established, 1000, 12345}, true},
-		"ipv4-mapped": {"   0: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF000008080808:01BB 06" + rest, socket{ends("127.0.0.1:8080", "8.8.8.8:443"), timeWait, 1000, 12345}, true},
+		"ipv4":        {"   0: 0100007F:1F90 08080808:01BB 01" + rest, socket{ends("127.0.0.1:8080", "8.8.8.8:443"), established, 1000, 12345, 0}, true},
+		"listener":    {" 123: 00000000:115C 00000000:0000 0A" + rest, socket{ends("0.0.0.0:4444", "0.0.0.0:0"), listen, 1000, 12345, 0}, true},
+		"ipv6":        {"   0: 00000000000000000000000001000000:1F90 B80D0120000000000000000001000000:01BB 01" + rest, socket{ends("[::1]:8080", "[2001:db8::1]:443"), established, 1000, 12345, 0}, true},
+		"ipv4-mapped": {"   0: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF000008080808:01BB 06" + rest, socket{ends("127.0.0.1:8080", "8.8.8.8:443"), timeWait, 1000, 12345, 0}, true},
 		"header":      {"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", socket{}, false},
 		"short":       {"   0: 0100007F:1F90 08080808:01BB 01 00000000:00000000 00:00000000 00000000  1000", socket{}, false},
 		"bad address": {"   0: 0100007:1F900 08080808:01BB 01" + rest, socket{}, false},

@@ -21,12 +21,15 @@ type procLister struct {
 	buf []byte
 }
 
-func newProcLister(proc string) *procLister {
-	return &procLister{dir: filepath.Join(proc, "net"), buf: make([]byte, 64<<10)}
+// newProcLister lists what a /proc/net shows.
+func newProcLister(dir string) *procLister {
+	return &procLister{dir: dir, buf: make([]byte, 64<<10)}
 }
 
-// list appends all sockets to dst. A table that the kernel does not have (no IPv6) is empty.
-func (l *procLister) list(dst []socket) ([]socket, error) {
+func (l *procLister) close() {}
+
+// list appends all sockets to dst, what is over among them. A table that the kernel does not have (no IPv6) is empty.
+func (l *procLister) list(dst []socket, _ bool) ([]socket, error) {
 	var missing error
 	found := false
 	for _, table := range [...]struct {

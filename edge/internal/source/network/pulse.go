@@ -18,21 +18,22 @@ type pulse struct {
 // opened is how many connections there ever were, failed attempts counted.
 func (p pulse) opened() uint64 { return p.active + p.passive }
 
-// smallFiles reads small files below /proc/net and /proc/sys.
+// smallFiles reads small files of procfs.
 type smallFiles struct {
 	proc string
 	buf  []byte
 }
 
 const (
-	snmp      = "/net/snmp"
-	sockstat  = "/net/sockstat"
-	sockstat6 = "/net/sockstat6"
+	snmp      = "/snmp"
+	sockstat  = "/sockstat"
+	sockstat6 = "/sockstat6"
 	portRange = "/sys/net/ipv4/ip_local_port_range"
+	loadavg   = "/loadavg"
 )
 
 func (f *smallFiles) read(path string) ([]byte, error) {
-	fd, err := unix.Open(f.proc+path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -54,15 +55,15 @@ func (f *smallFiles) read(path string) ([]byte, error) {
 	return f.buf[:n], nil
 }
 
-// pulse returns false where the kernel does not keep the counters.
-func (f *smallFiles) pulse() (pulse, bool) {
+// pulse reads it from a /proc/net. It returns false where the kernel does not keep the counters.
+func (f *smallFiles) pulse(dir string) (pulse, bool) {
 	var p pulse
-	b, err := f.read(snmp)
+	b, err := f.read(dir + snmp)
 	if err != nil || !p.parseSNMP(b) {
 		return pulse{}, false
 	}
 	for i, name := range [...]string{sockstat, sockstat6} {
-		b, err := f.read(name)
+		b, err := f.read(dir + name)
 		if err != nil {
 			continue // no IPv6
 		}
@@ -120,10 +121,20 @@ type ports struct{ first, last uint16 }
 
 func (p ports) contain(port uint16) bool { return p.first <= port && port <= p.last }
 
-// ephemeral returns the ports that the kernel gives to sockets which ask for none, ip(7); its default when that is not
-// readable.
+// newest is the pid that was given last, in our own pid namespace (proc_loadavg(5)); nil when it is not readable. It is
+// only compared.
+func (f *smallFiles) newest() []byte {
+	b, err := f.read(f.proc + loadavg)
+	if err != nil {
+		return nil
+	}
+	return b[bytes.LastIndexByte(b, ' ')+1:]
+}
+
+// ephemeral returns the ports that the kernel gives to sockets which ask for none, ip(7), in the calling thread's network
+// namespace; its default when that is not readable.
 func (f *smallFiles) ephemeral() ports {
-	b, err := f.read(portRange)
+	b, err := f.read(f.proc + portRange)
 	if err == nil {
 		if words := bytes.Fields(b); len(words) == 2 {
 			first, err1 := strconv.ParseUint(string(words[0]), 10, 16)

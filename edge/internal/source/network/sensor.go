@@ -5,17 +5,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/edge/internal/source/network/netns"
+	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
-// listEvery is how often the sockets are listed though the pulse stands still: a UDP socket may get a peer unseen.
-const listEvery = 10 * time.Second
+const (
+	// listEvery is how often the sockets are listed though the pulse stands still: a UDP socket may get a peer unseen.
+	listEvery = 10 * time.Second
+	// listOthersEvery is the same for other namespaces than our own, of which there are many.
+	listOthersEvery = time.Minute
+)
 
 // Config is what a sensor needs to know. The zero value watches this machine.
 type Config struct {
@@ -32,43 +43,44 @@ type Config struct {
 	// Ignore lists endpoints whose connections make no events: where the agent sends to. An unspecified address stands
 	// for every address.
 	Ignore []netip.AddrPort
+	// Namespaces is how many network namespaces are watched at most: our own and those of the processes that Proc shows.
+	// Only our own when 0. In the others it takes CAP_SYS_ADMIN and CAP_SYS_PTRACE to see more than polls of /proc show.
+	Namespaces int
 	// Process describes a process for the events; nil when only pid and uid are to be known. It may return nil.
 	Process func(pid int32) *event.Process
+	// Container returns where a process runs; nil when nothing tells. It may return nil.
+	Container func(pid int32) *event.Container
 	// Logger takes what a person should know; nothing is logged when nil.
 	Logger *slog.Logger
-}
-
-// lister lists the sockets of a network namespace; it appends to dst.
-type lister interface {
-	list(dst []socket) ([]socket, error)
 }
 
 // Sensor watches connections. Its methods may be called concurrently; Run only once.
 type Sensor struct {
 	config Config
 	log    *slog.Logger
-	lister lister
+	mine   cookies // sockets of the agent
+	seed   maphash.Seed
+	// follow waits for a namespace's notices; nil when nothing runs.
+	follow func(*namespace)
+	enter  func(path string, f func() error) error
 
 	mu        sync.Mutex
 	files     smallFiles
 	owners    *owners
-	sockets   []socket // of the last list
-	table     map[key]*conn
-	listening map[service]time.Time // when each was listening last
-	ephemeral ports
-	pulse     pulse
-	unsettled bool      // the next poll must list
-	listed    time.Time // when the sockets were listed last
+	spaces    []*namespace // our own first
+	turn      int          // the one of the others that is looked at next
+	members   map[int32]uint64
+	newest    []byte    // pid at the last survey
+	surveyed  time.Time // when all processes were last
+	searched  time.Duration
+	tracked   int
 	accounted uint64
 	stats     Stats
+	buf       []byte
+	sockets   []socket // of the last list
+	heard     []sockdiag.Socket
 	events    []*event.Event
-	said      struct{ denied, crowded, unreadable bool }
-}
-
-// service is where a process listens.
-type service struct {
-	protocol protocol
-	port     uint16
+	said      struct{ denied, crowded, unreadable, many bool }
 }
 
 // New checks c. It touches nothing outside.
@@ -91,14 +103,16 @@ func New(c Config) (*Sensor, error) {
 		c.InternalNets = DefaultInternalNets()
 	}
 	s := &Sensor{
-		config:    c,
-		log:       c.Logger,
-		lister:    newProcLister(c.Proc),
-		files:     smallFiles{proc: c.Proc, buf: make([]byte, 16<<10)},
-		owners:    newOwners(c.Proc),
-		table:     make(map[key]*conn),
-		listening: make(map[service]time.Time),
+		config:  c,
+		log:     c.Logger,
+		seed:    maphash.MakeSeed(),
+		enter:   netns.Enter,
+		files:   smallFiles{proc: c.Proc, buf: make([]byte, 16<<10)},
+		owners:  newOwners(c.Proc),
+		members: make(map[int32]uint64),
+		buf:     make([]byte, sockdiag.BufferSize),
 	}
+	s.spaces = []*namespace{s.newNamespace(0, 0, filepath.Join(c.Proc, "net"))}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -108,57 +122,99 @@ func New(c Config) (*Sensor, error) {
 // Name returns "network".
 func (s *Sensor) Name() string { return "network" }
 
+// Control marks a socket as the agent's own before it is used, so that a connection makes no event even when it is over
+// before it was listed. It is for net.Dialer and net.ListenConfig.
+func (s *Sensor) Control(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		if cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
+			s.mine.add(cookie, time.Now())
+		}
+	})
+}
+
 // Run emits what happens until ctx ends. It returns an error only when the sockets cannot be listed at all.
 func (s *Sensor) Run(
 	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
 ) error {
+	ctx, stop := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	ready := make(chan *namespace)
+	s.follow = func(n *namespace) {
+		closes := n.notices
+		followers.Go(func() {
+			for closes.Wait() == nil {
+				select {
+				case ready <- n:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	defer followers.Wait()
+	defer s.close()
+	defer stop()
 	if err := s.open(time.Now()); err != nil {
 		return fmt.Errorf("network sensor: %w; mount procfs or turn the sensor off", err)
 	}
 	tick := time.NewTicker(s.config.Interval)
 	defer tick.Stop()
 	for {
+		var events []*event.Event
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			events = s.poll(time.Now())
+		case n := <-ready:
+			events = s.wake(n, time.Now())
 		}
-		for _, e := range s.poll(time.Now()) {
+		for _, e := range events {
 			emit(e)
 		}
 	}
 }
 
-// open takes the baseline. The pulse is read before the list: what changes in between is seen in the next poll.
+// open takes the baseline.
 func (s *Sensor) open(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ephemeral = s.files.ephemeral()
-	s.pulse, _ = s.files.pulse()
-	if err := s.list(now, true); err != nil {
+	home := s.spaces[0]
+	home.id = s.identify("")
+	home.ephemeral = s.files.ephemeral()
+	s.attach(home)
+	if err := home.begin(now, true); err != nil {
 		return err
 	}
-	s.stats = Stats{}
+	s.survey(now, true)
+	s.stats = Stats{Refused: s.stats.Refused, Listing: "sock_diag", NamespacesLeftOut: s.stats.NamespacesLeftOut}
+	if home.notices == nil {
+		s.stats.Listing = "/proc/net"
+	}
 	return nil
 }
 
-// poll looks once and returns what happened.
+// close ends what open and polls opened.
+func (s *Sensor) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.spaces {
+		n.end()
+	}
+}
+
+// poll looks once, at our own namespace and some others, and returns what happened.
 func (s *Sensor) poll(now time.Time) []*event.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events = nil
+	s.begun()
 	s.stats.Polls++
-	p, ok := s.files.pulse()
-	if ok && p == s.pulse && !s.unsettled && now.Sub(s.listed) < listEvery {
-		return nil
-	}
-	if ok {
-		s.stats.Opened += p.opened() - min(p.opened(), s.pulse.opened())
-		s.pulse = p
-	}
-	if err := s.list(now, false); err != nil && !s.said.unreadable {
-		s.said.unreadable = true
-		s.log.Error("sockets cannot be listed: connections go unseen until they can", "error", err)
+	s.survey(now, false)
+	s.spaces[0].look(now)
+	others := s.spaces[1:]
+	for range min(len(others), othersAPoll) {
+		s.turn = (s.turn + 1) % len(others)
+		others[s.turn].look(now)
 	}
 	if s.owners.denied > 0 && !s.said.denied {
 		s.said.denied = true
@@ -168,23 +224,17 @@ func (s *Sensor) poll(now time.Time) []*event.Event {
 	return s.events
 }
 
-// list lists the sockets and compares them with those that are known.
-func (s *Sensor) list(now time.Time, baseline bool) error {
-	var err error
-	s.sockets, err = s.lister.list(s.sockets[:0])
-	crowded := errors.Is(err, errCrowded)
-	if err != nil && !crowded {
-		return err
+// wake takes the notices of a namespace and returns what happened.
+func (s *Sensor) wake(n *namespace, now time.Time) []*event.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun()
+	if !n.gone {
+		n.hear(now)
 	}
-	s.stats.Lists++
-	s.listed = now
-	if crowded {
-		s.stats.Crowded++
-		if !s.said.crowded {
-			s.said.crowded = true
-			s.log.Warn("there are more sockets than are tracked: connections go unseen", "limit", maxSockets)
-		}
-	}
-	s.compare(now, baseline, crowded)
-	return nil
+	return s.events
+}
+
+func (s *Sensor) begun() {
+	s.events, s.searched = nil, 0
 }

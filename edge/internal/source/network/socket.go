@@ -63,6 +63,8 @@ type socket struct {
 	uid   uint32
 	// inode is 0 when no process holds the socket: not accepted yet, or closed by its process.
 	inode uint64
+	// cookie is the kernel's id of the socket; 0 in /proc.
+	cookie uint64
 }
 
 // parseLine reads a line of /proc/net/{tcp,tcp6,udp,udp6}, proc_net(5): number, local and remote address and port in

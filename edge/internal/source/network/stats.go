@@ -2,8 +2,12 @@ package network
 
 // Stats is what a sensor did since it started.
 type Stats struct {
-	// Opened is how many TCP connections the kernel counted in this network namespace, both ends of a local one and
-	// failed attempts counted. 0 where it keeps no counters.
+	// Listing is how the sockets of our own network namespace are listed: "sock_diag" or "/proc/net".
+	Listing string
+	// Refused is why sock_diag is not used, there or in some other namespace; empty when it is.
+	Refused string
+	// Opened is how many TCP connections the kernel counted in the network namespaces that are watched, both ends of a
+	// local one and failed attempts counted. 0 where it keeps no counters.
 	Opened uint64
 	// MissedAtMost is Opened less the TCP connections that were seen.
 	MissedAtMost uint64
@@ -19,9 +23,17 @@ type Stats struct {
 	Denied uint64
 	// Crowded counts lists that were cut because there were too many sockets.
 	Crowded uint64
+	// Notices is how many ends of sockets the kernel told; Overruns is how often it dropped some.
+	Notices, Overruns uint64
+	// Nameless are ends of TCP sockets without a peer that were not known: never connected, or connected and reset by
+	// their own side before they were seen.
+	Nameless uint64
+	// Namespaces is how many network namespaces are watched, NamespacesByProc those of them through /proc only, and
+	// NamespacesLeftOut those beyond the bound.
+	Namespaces, NamespacesByProc, NamespacesLeftOut int
 	// Sockets is how many are tracked now.
 	Sockets int
-	// Polls and Lists count looks at the counters and at the sockets.
+	// Polls counts looks, Lists how often the sockets of a namespace were listed.
 	Polls, Lists uint64
 }
 
@@ -32,6 +44,12 @@ func (s *Sensor) Stats() Stats {
 	st := s.stats
 	st.MissedAtMost = st.Opened - min(st.Opened, s.accounted)
 	st.Denied = s.owners.denied
-	st.Sockets = len(s.table)
+	st.Sockets = s.tracked
+	st.Namespaces = len(s.spaces)
+	for _, n := range s.spaces {
+		if n.notices == nil {
+			st.NamespacesByProc++
+		}
+	}
 	return st
 }

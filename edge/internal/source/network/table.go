@@ -1,7 +1,8 @@
 package network
 
 import (
-	"net/netip"
+	"hash/maphash"
+	"runtime"
 	"slices"
 	"time"
 
@@ -12,6 +13,10 @@ import (
 // (TCP_TIMEWAIT_LEN, include/net/tcp.h), so that a connection to a service that is gone is inbound still.
 const serviceMemory = 2 * time.Minute
 
+// noticePatience is how long the end of a connection may be overdue before the notice of it counts as lost. The kernel
+// sends notices from a work queue (net/core/sock_diag.c).
+const noticePatience = time.Second
+
 // conn is a socket that is known.
 type conn struct {
 	inode     uint64
@@ -20,11 +25,15 @@ type conn struct {
 	process   *event.Process
 	stdio     bool
 	inferred  bool
-	missing   bool // was not in the last list
-	closed    bool // its end was reported; its TIME_WAIT is still there
-	own       bool // the agent's, or the other end of such a one
-	silent    bool // makes no events
+	missing   time.Time // since when it was in no list; zero when it is in the last
+	closed    bool      // its end was reported; its TIME_WAIT is still there
+	own       bool      // the agent's, or the other end of such a one
+	silent    bool      // makes no events
 	list      uint64
+	cookie    uint64
+	// What a notice told: bytes, and that its own side reset it, which hides them.
+	sent, received uint64
+	reset          bool
 }
 
 // fresh is a socket that was not known before this list.
@@ -35,71 +44,88 @@ type fresh struct {
 }
 
 // compare brings the table up to date with the list and makes the events.
-func (s *Sensor) compare(now time.Time, baseline, crowded bool) {
-	for _, sk := range s.sockets {
+func (n *namespace) compare(now time.Time, baseline, crowded bool) {
+	for _, sk := range n.sockets {
 		if sk.state == listen || sk.protocol == udp && sk.listening() {
-			s.listening[service{sk.protocol, sk.local.Port()}] = now
+			n.listening[service{sk.protocol, sk.local.Port()}] = now
 		}
 	}
 	var news []fresh
-	for _, sk := range s.sockets {
-		if n, isNew := s.update(sk, now); isNew {
-			news = append(news, n)
+	for _, sk := range n.sockets {
+		if f, isNew := n.update(sk, now); isNew {
+			news = append(news, f)
 		}
 	}
-	s.join(news)
-	for _, n := range news {
+	n.join(news)
+	for _, f := range news {
 		if baseline {
-			n.silent = true
-			n.closed = n.over()
-			continue
+			f.silent = true
+		} else {
+			n.opened(f, now)
 		}
-		s.opened(n, now)
+		if f.over() {
+			n.ended(f.key, f.conn, now)
+		}
 	}
 	if !crowded {
-		s.sweep(now)
+		n.sweep(now)
 	}
-	for port, seen := range s.listening {
+	for port, seen := range n.listening {
 		if now.Sub(seen) > serviceMemory {
-			delete(s.listening, port)
+			delete(n.listening, port)
 		}
 	}
 }
 
 // update takes one socket into the table. It returns what is new.
-func (s *Sensor) update(sk socket, now time.Time) (fresh, bool) {
-	c := s.table[sk.key]
-	if c != nil && c.list == s.stats.Lists {
+func (n *namespace) update(sk socket, now time.Time) (fresh, bool) {
+	c := n.table[sk.key]
+	if c != nil && c.list == n.lists {
 		return fresh{}, false // several sockets listen here (SO_REUSEPORT)
 	}
 	if c == nil {
-		if s.isNothing(sk) || len(s.table) >= maxSockets {
+		if n.isNothing(sk) || n.tracked >= maxSockets || sk.state == timeWait && n.told.has(n.rest(sk.key)) {
 			return fresh{}, false
 		}
-		return s.add(sk), true
+		return n.add(sk), true
 	}
-	again := c.closed && sk.state != timeWait ||
-		!sk.listening() && c.inode != 0 && sk.inode != 0 && c.inode != sk.inode
-	if again {
-		s.ended(sk.key, c, now)
-		return s.add(sk), true
+	if c.replacedBy(sk) {
+		n.ended(sk.key, c, now)
+		n.forget(sk.key, c)
+		return n.add(sk), true
 	}
-	c.list, c.missing, c.state = s.stats.Lists, false, sk.state
+	c.list, c.missing, c.state = n.lists, time.Time{}, sk.state
 	if c.inode == 0 {
 		c.inode = sk.inode
 	}
 	if sk.protocol == tcp && sk.state == timeWait {
-		s.ended(sk.key, c, now)
+		n.ended(sk.key, c, now)
 	}
 	return fresh{}, false
 }
 
+// rest stands for the TIME_WAIT of a connection among the cookies. That has the cookie of its socket only if somebody had
+// asked for it in time (net/ipv4/inet_timewait_sock.c, inet_twsk_alloc).
+func (n *namespace) rest(k key) uint64 { return maphash.Comparable(n.seed, k) }
+
+// replacedBy reports whether sk is another socket than c with the same addresses. Several may listen on one.
+func (c *conn) replacedBy(sk socket) bool {
+	switch {
+	case sk.listening():
+		return false
+	case c.cookie != 0 && sk.cookie != 0:
+		return c.cookie != sk.cookie
+	default:
+		return c.closed && sk.state != timeWait || c.inode != 0 && sk.inode != 0 && c.inode != sk.inode
+	}
+}
+
 // isNothing reports whether a socket is no connection and no service: half open, as in a flood of SYNs; bound only; or
 // a UDP socket without a peer on a port that nobody asked for, as those of name lookups.
-func (s *Sensor) isNothing(sk socket) bool {
+func (n *namespace) isNothing(sk socket) bool {
 	switch {
 	case sk.protocol == udp:
-		return sk.listening() && (sk.local.Port() == 0 || s.ephemeral.contain(sk.local.Port()))
+		return sk.listening() && (sk.local.Port() == 0 || n.ephemeral.contain(sk.local.Port()))
 	case sk.state == listen:
 		return false
 	default:
@@ -107,133 +133,136 @@ func (s *Sensor) isNothing(sk socket) bool {
 	}
 }
 
-func (s *Sensor) add(sk socket) fresh {
-	c := &conn{inode: sk.inode, state: sk.state, list: s.stats.Lists, direction: outbound}
-	if sk.listening() {
-		c.direction = listening
-	} else if _, found := s.listening[service{sk.protocol, sk.local.Port()}]; found {
-		c.direction = inbound
+func (n *namespace) add(sk socket) fresh {
+	c := &conn{
+		inode: sk.inode, direction: n.direction(sk.key), state: sk.state, list: n.lists, cookie: sk.cookie,
 	}
-	s.table[sk.key] = c
+	n.table[sk.key] = c
+	n.tracked++
+	if c.cookie != 0 {
+		n.known[c.cookie] = sk.key
+	}
 	return fresh{sk.key, sk.uid, c}
+}
+
+// forget takes a socket off the table.
+func (n *namespace) forget(k key, c *conn) {
+	delete(n.table, k)
+	delete(n.known, c.cookie)
+	n.tracked--
 }
 
 // over reports whether the connection had ended before it was seen.
 func (f fresh) over() bool { return f.protocol == tcp && f.state == timeWait }
 
-// listenerOf returns the listening socket that took the connection k, nil when it is not known.
-func (s *Sensor) listenerOf(k key) *conn {
-	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	for _, at := range [...]netip.Addr{k.local.Addr(), v4, v6} {
-		none := v6
-		if at.Is4() {
-			none = v4
-		}
-		l := s.table[key{k.protocol, netip.AddrPortFrom(at, k.local.Port()), netip.AddrPortFrom(none, 0)}]
-		if l != nil {
-			return l
-		}
-	}
-	return nil
-}
-
 // join finds the processes of new sockets. The agent is looked at first, so that what is its own is known to be.
-func (s *Sensor) join(news []fresh) {
+func (n *namespace) join(news []fresh) {
 	want := make(map[uint64]owner)
-	for _, n := range news {
-		if n.inode != 0 {
-			want[n.inode] = owner{}
+	for _, f := range news {
+		if f.inode != 0 {
+			want[f.inode] = owner{}
 		}
 	}
 	if len(want) > 0 {
-		start := time.Now()
-		s.owners.find(want, s.likely(news), func() bool { return time.Since(start) > ownerBudget })
+		runtime.LockOSThread() // the budget is its time: a busy machine must not hide processes
+		start, left := threadTime(), ownerBudget-n.searched
+		n.owners.find(want, n.likely(news), func() bool { return threadTime()-start > left })
+		n.searched += threadTime() - start
+		runtime.UnlockOSThread()
 	}
-	for _, n := range news {
-		o := want[n.inode]
-		n.own = o.pid != 0 && o.pid == s.config.Self
-		if o.pid != 0 && !n.own {
-			n.process, n.stdio = s.describe(o.pid, n.uid), o.stdio
+	for _, f := range news {
+		o := want[f.inode]
+		f.own = o.pid != 0 && o.pid == n.config.Self
+		if o.pid != 0 && !f.own {
+			f.process, f.stdio = n.describe(o.pid, f.uid), o.stdio
 		}
 	}
-	for _, n := range news {
-		other := s.table[n.mirror()]
-		n.own = n.own || n.direction != listening && other != nil && other.own
-		n.silent = n.own || s.config.ignored(n.key)
-		if n.silent || n.process != nil || n.direction != inbound {
-			continue
-		}
-		if l := s.listenerOf(n.key); l != nil && l.process != nil { // not accepted yet, or over
-			n.process, n.inferred = s.describe(l.process.PID, l.process.UID), true
-		}
+	for _, f := range news {
+		f.own = n.ours(f.key, f.conn)
+		f.silent = f.own || n.config.ignored(f.key)
+		n.infer(f.key, f.conn, f.uid)
 	}
 }
 
-// likely are the pids to look at first: the agent's, and those that listen where something came in.
-func (s *Sensor) likely(news []fresh) []int32 {
-	pids := []int32{s.config.Self}
-	for _, n := range news {
-		if n.direction != inbound {
+// likely are the pids to look at first: the agent's, those that listen where something came in, and in another
+// namespace those that are in it.
+func (n *namespace) likely(news []fresh) []int32 {
+	pids := []int32{n.config.Self}
+	for _, f := range news {
+		if f.direction != inbound {
 			continue
 		}
-		if l := s.listenerOf(n.key); l != nil && l.process != nil && !slices.Contains(pids, l.process.PID) {
+		if l := n.listenerOf(f.key); l != nil && l.process != nil && !slices.Contains(pids, l.process.PID) {
 			pids = append(pids, l.process.PID)
+		}
+	}
+	if !n.home() {
+		for pid, id := range n.members {
+			if id == n.id {
+				pids = append(pids, pid)
+			}
 		}
 	}
 	return pids
 }
 
 // opened makes the event of a new socket.
-func (s *Sensor) opened(n fresh, now time.Time) {
-	if n.protocol == tcp && n.direction != listening {
-		s.accounted++
+func (n *namespace) opened(f fresh, now time.Time) {
+	if f.protocol == tcp && f.direction != listening {
+		n.accounted++
 	}
-	if n.silent {
-		s.stats.Excluded++
-		n.closed = n.over()
+	if f.silent {
+		n.stats.Excluded++
 		return
 	}
-	if n.process == nil {
-		s.stats.Unjoined++
+	if f.process == nil {
+		n.stats.Unjoined++
 	}
-	if n.direction == listening {
-		s.stats.Listens++
-		s.emit(event.NetworkListen, n.key, n.conn, now)
+	if f.direction == listening {
+		n.stats.Listens++
+		n.emit(event.NetworkListen, f.key, f.conn, now)
 		return
 	}
-	s.stats.Connects++
-	s.emit(event.NetworkConnect, n.key, n.conn, now)
-	if n.over() {
-		s.stats.ShortLived++
-		s.ended(n.key, n.conn, now)
+	n.stats.Connects++
+	if f.over() {
+		n.stats.ShortLived++
 	}
+	n.emit(event.NetworkConnect, f.key, f.conn, now)
 }
 
 // ended makes the event of a socket's end, once.
-func (s *Sensor) ended(k key, c *conn, now time.Time) {
+func (n *namespace) ended(k key, c *conn, now time.Time) {
 	if c.closed {
 		return
 	}
 	c.closed = true
+	n.told.add(c.cookie, now)
+	n.told.add(n.rest(k), now)
 	if !c.silent {
-		s.stats.Closes++
-		s.emit(event.NetworkClose, k, c, now)
+		n.stats.Closes++
+		n.emit(event.NetworkClose, k, c, now)
 	}
 }
 
-// sweep ends what was in neither of two lists in a row.
-func (s *Sensor) sweep(now time.Time) {
-	s.unsettled = false
-	for k, c := range s.table {
+// sweep ends what was in neither of two lists in a row; where the kernel tells ends, only when it has had time to.
+func (n *namespace) sweep(now time.Time) {
+	n.unsettled = false
+	patience := time.Duration(0)
+	if n.notices != nil {
+		patience = noticePatience
+	}
+	for k, c := range n.table {
 		switch {
-		case c.list == s.stats.Lists:
+		case c.list == n.lists:
 		case c.closed:
-			delete(s.table, k)
-		case !c.missing:
-			c.missing, s.unsettled = true, true
+			n.forget(k, c)
+		case c.missing.IsZero():
+			c.missing, n.unsettled = now, true
+		case now.Sub(c.missing) < patience && !k.listening():
+			n.unsettled = true
 		default:
-			s.ended(k, c, now)
-			delete(s.table, k)
+			n.ended(k, c, now)
+			n.forget(k, c)
 		}
 	}
 }
@@ -243,16 +272,22 @@ func (s *Sensor) emit(t event.Type, k key, c *conn, now time.Time) {
 	if k.protocol == udp && c.direction == listening {
 		n.State = "UNCONN" // ss(8); "CLOSE" would be the kernel's word for a UDP socket that is open
 	}
+	n.BytesSent, n.BytesReceived = c.sent, c.received
 	e := &event.Event{Type: t, Timestamp: now, Network: &n, Process: clone(c.process)}
-	if c.stdio || c.inferred {
-		e.Metadata = make(map[string]any)
+	if c.process != nil && s.config.Container != nil {
+		e.Container = s.config.Container(c.process.PID)
 	}
-	if c.stdio {
-		e.Metadata["stdio_socket"] = true
+	mark := func(name string, set bool) {
+		if set && e.Metadata == nil {
+			e.Metadata = make(map[string]any)
+		}
+		if set {
+			e.Metadata[name] = true
+		}
 	}
-	if c.inferred {
-		e.Metadata["process_inferred"] = true
-	}
+	mark("stdio_socket", c.stdio)
+	mark("process_inferred", c.inferred)
+	mark("reset", c.reset)
 	s.events = append(s.events, e)
 }
 

@@ -20,12 +20,16 @@ type script struct {
 	sockets []socket
 	err     error
 	lists   int
+	over    bool // what the last list was asked for
 }
 
-func (s *script) list(dst []socket) ([]socket, error) {
+func (s *script) list(dst []socket, over bool) ([]socket, error) {
 	s.lists++
+	s.over = over
 	return append(dst, s.sockets...), s.err
 }
+
+func (s *script) close() {}
 
 // world is a sensor on a fixture of procfs and a script.
 type world struct {
@@ -47,7 +51,7 @@ func newWorld(t *testing.T, c Config, baseline ...socket) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.lister = w.script
+	s.spaces[0].lister = w.script
 	w.s = s
 	if err := s.open(w.now); err != nil {
 		t.Fatal(err)
@@ -105,7 +109,7 @@ func (w *world) poll(sockets []socket, want ...string) []*event.Event {
 }
 
 func in(st state, inode uint64, local, remote string) socket {
-	return socket{ends(local, remote), st, 1000, inode}
+	return socket{key: ends(local, remote), state: st, uid: 1000, inode: inode}
 }
 
 const (

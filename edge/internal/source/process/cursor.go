@@ -1,6 +1,10 @@
 package process
 
-import "iter"
+import (
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
 
 // reservedPIDs is where the kernel goes on after it passed pid_max: RESERVED_PIDS in kernel/pid.c.
 const reservedPIDs = 300
@@ -46,4 +50,38 @@ func (s span) newestFirst() iter.Seq[int32] {
 			}
 		}
 	}
+}
+
+// cursorOf reads the cursor from an open /proc/loadavg.
+func cursorOf(fd int) (int32, bool) {
+	if fd < 0 {
+		return 0, false
+	}
+	var b [128]byte
+	n, err := unix.Pread(fd, b[:], 0)
+	if err != nil {
+		return 0, false
+	}
+	return parseCursor(b[:n])
+}
+
+// pidMax returns the pid after the highest, proc_sys_kernel(5); 2^22, the highest possible, when it is hidden.
+func (r *reader) pidMax() int32 {
+	const limit = 1 << 22
+	b, err := r.file(r.root, "sys/kernel/pid_max")
+	if err != nil {
+		return limit
+	}
+	n, ok := number(trimNewline(b), 31)
+	if !ok {
+		return limit
+	}
+	return int32(n)
+}
+
+func trimNewline(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
 }

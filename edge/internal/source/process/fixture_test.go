@@ -23,6 +23,7 @@ type fake struct {
 	start      int
 	stack      int
 	exitSignal int // 17 when 0
+	threads    int // 1 when 0
 	exe        string
 	cmdline    string // "x" when empty and there is an exe, none when "-"
 	uid        string // "1000" when empty, no status file when "-"
@@ -84,8 +85,8 @@ func (tr *tree) set(p fake) {
 		p.exitSignal = 17
 	}
 	dir := fmt.Sprint(p.pid)
-	tr.write(dir+"/stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0 0 1 1 %d 0 0 0 0 0 0 0 0 0 %d 0",
-		p.pid, or(p.comm, "x"), or(p.state, "S"), p.ppid, p.flags, p.start, p.stack, p.exitSignal))
+	tr.write(dir+"/stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 %d 0 0 0 0 0 0 0 0 20 0 %d 0 %d 0 0 0 1 1 %d 0 0 0 0 0 0 0 0 0 %d 0",
+		p.pid, or(p.comm, "x"), or(p.state, "S"), p.ppid, p.flags, max(1, p.threads), p.start, p.stack, p.exitSignal))
 	if p.cmdline == "" && p.exe != "" {
 		p.cmdline = "x"
 	}
@@ -211,7 +212,7 @@ func TestWhatHasNoEvent(t *testing.T) {
 	tr.set(fake{pid: 15, ppid: 1, exe: "/a/fork", flags: flagForkNoExec})
 	tr.scan(soon)
 	got := tr.s.Stats()
-	want := Stats{Created: 6, Threads: 1, Excluded: 3, Forks: 1, MissedAtMost: 1, Processes: 7, Scans: 1}
+	want := Stats{Created: 6, Threads: 1, Excluded: 3, Forks: 1, MissedAtMost: 1, Processes: 7, Mechanism: Polling, Scans: 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("stats differ (-want +got):\n%s", diff)
 	}

@@ -148,6 +148,8 @@ func TestRealProcesses(t *testing.T) {
 		"a script": {
 			cmd:  &exec.Cmd{Path: script, Args: []string{script, "x"}, Dir: "/", Stdin: stdin},
 			want: event.Process{Exe: shell, Cmdline: "/bin/sh " + script + " x", Args: []string{"/bin/sh", script, "x"}, Cwd: "/"},
+
+			metadata: map[string]any{"script": script},
 		},
 		"deleted": {
 			cmd:   &exec.Cmd{Path: copyOf(t, sleep), Args: []string{"copy", "100"}, Dir: "/"},

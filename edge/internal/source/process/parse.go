@@ -15,6 +15,8 @@ type stat struct {
 	flags uint64
 	// start is in clock ticks since boot. With the pid it identifies a process.
 	start uint64
+	// threads is how many threads the process has.
+	threads uint64
 	// thread is true for what has a pid and is no process: a thread that leads no group sends no signal at its end
 	// (exit_signal -1, kernel/fork.c).
 	thread bool
@@ -73,6 +75,8 @@ func parseStat(b []byte) (stat, error) {
 			s.ppid = int32(n)
 		case 9:
 			s.flags, ok = number(word, 64)
+		case 20:
+			s.threads, ok = number(word, 31)
 		case 22:
 			s.start, ok = number(word, 64)
 		case 28:

@@ -20,13 +20,13 @@ func TestParseStat(t *testing.T) {
 		want stat
 		ok   bool
 	}{
-		"usual": {"7 (bash) S 1" + statTail, stat{image: image{named("bash"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345}, true},
+		"usual": {"7 (bash) S 1" + statTail, stat{image: image{named("bash"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345, threads: 1}, true},
 		"hostile name": {
 			"7 (a) R 9 (\n) S 1" + statTail,
-			stat{image: image{named("a) R 9 (\n"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345}, true,
+			stat{image: image{named("a) R 9 (\n"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345, threads: 1}, true,
 		},
-		"thread":        {"7 (x) S 1" + strings.Replace(statTail, " 17 0", " -1 0", 1), stat{image: image{named("x"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345, thread: true}, true},
-		"until 22":      {"7 (x) S 1 1 1 0 -1 64 1 0 0 0 0 0 0 0 20 0 1 0 5", stat{image: image{comm: named("x")}, state: 'S', ppid: 1, flags: 64, start: 5}, true},
+		"thread":        {"7 (x) S 1" + strings.Replace(statTail, " 17 0", " -1 0", 1), stat{image: image{named("x"), 140000}, state: 'S', ppid: 1, flags: 4194304, start: 12345, threads: 1, thread: true}, true},
+		"until 22":      {"7 (x) S 1 1 1 0 -1 64 1 0 0 0 0 0 0 0 20 0 1 0 5", stat{image: image{comm: named("x")}, state: 'S', ppid: 1, flags: 64, start: 5, threads: 1}, true},
 		"too short":     {"7 (x) S 1 1 1 0 -1 64 1 0 0 0 0 0 0 0 20 0 1 0", stat{}, false},
 		"no name":       {"7 S 1", stat{}, false},
 		"parent is odd": {"7 (x) S -1" + statTail, stat{}, false},
@@ -106,7 +106,7 @@ func TestMakeCmdline(t *testing.T) {
 		"more than read":  {strings.Repeat("x", maxCmdlineRead+1), []string{strings.Repeat("x", maxCmdlineRunes)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := makeCmdline([]byte(tt.in))
+			got := redactor{}.makeCmdline([]byte(tt.in))
 			if diff := cmp.Diff(tt.args, got.args); diff != "" {
 				t.Errorf("args differ (-want +got):\n%s", diff)
 			}
@@ -165,7 +165,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		appendPIDs(nil, b)
-		c := makeCmdline(b)
+		c := redactor{}.makeCmdline(b)
 		if len(c.args) > maxArgs || utf8.RuneCountInString(strings.Join(c.args, "")) > maxCmdlineRunes {
 			t.Errorf("kept %d args, %d runes", len(c.args), utf8.RuneCountInString(c.joined))
 		}

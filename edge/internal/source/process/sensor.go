@@ -2,14 +2,14 @@ package process
 
 import (
 	"cmp"
-	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -42,6 +42,15 @@ type Config struct {
 	Interval time.Duration
 	// Self is the agent's pid: it and what it starts make no events. Our own when 0.
 	Self int32
+	// Mechanisms are those to try, in their order; all of [Mechanisms] when empty. Polling is the last in any case.
+	Mechanisms []string
+	// Env names the variables whose values an exec event shows; [DefaultEnv] when nil, none when empty.
+	Env []string
+	// Container returns the container of a process that started at that clock tick, nil for the host's; it is false when
+	// the process could not be read. Nil when nothing tells.
+	Container func(pid int32, start uint64) (*event.Container, bool)
+	// HashRedacted puts a hash keyed with a random number in the place of each credential.
+	HashRedacted bool
 	// Logger takes what a person should know; nothing is logged when nil.
 	Logger *slog.Logger
 }
@@ -53,7 +62,18 @@ type Sensor struct {
 	loadID int // of loadavg, kept open: a look at the cursor costs one system call
 	boot   time.Time
 
+	cut redactor
+
+	// Of Run's goroutine.
+	mechanism mechanism
+	untried   []string
+
 	mu        sync.Mutex
+	using     string            // the mechanism's name
+	refused   map[string]string // why others are not used
+	announced bool              // the kernel announces each fork, exec and exit
+	lookAll   bool              // the next scan looks into everything
+	unseen    unseen
 	read      *reader
 	users     users
 	tree      map[int32]*entry
@@ -78,6 +98,15 @@ func New(c Config) (*Sensor, error) {
 	if c.Interval < time.Millisecond {
 		return nil, fmt.Errorf("process sensor: the interval %v is shorter than 1ms", c.Interval)
 	}
+	if err := checkMechanisms(c.Mechanisms); err != nil {
+		return nil, err
+	}
+	if len(c.Mechanisms) == 0 {
+		c.Mechanisms = Mechanisms()
+	}
+	if c.Env == nil {
+		c.Env = DefaultEnv()
+	}
 	s := &Sensor{
 		config: c,
 		log:    c.Logger,
@@ -85,6 +114,13 @@ func New(c Config) (*Sensor, error) {
 		boot:   bootTime(),
 		users:  users{path: c.Passwd},
 		tree:   make(map[int32]*entry),
+
+		mechanism: polling{},
+		using:     Polling,
+	}
+	if c.HashRedacted {
+		s.cut.key = make([]byte, sha256.Size)
+		_, _ = rand.Read(s.cut.key) // never returns an error
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -104,30 +140,6 @@ func bootTime() time.Time {
 // Name returns "process".
 func (s *Sensor) Name() string { return "process" }
 
-// Run emits what happens until ctx ends. It returns an error only when there is no procfs to watch.
-func (s *Sensor) Run(
-	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
-) error {
-	if err := s.open(time.Now()); err != nil {
-		return fmt.Errorf("process sensor: %w; mount procfs or turn the sensor off", err)
-	}
-	defer s.close()
-	wait := time.NewTimer(s.config.Interval)
-	defer wait.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-wait.C:
-		}
-		events, next := s.scan(time.Now())
-		for _, e := range events {
-			emit(e)
-		}
-		wait.Reset(next)
-	}
-}
-
 // open takes the baseline. The cursor is read before the list: what starts in between is in both.
 func (s *Sensor) open(now time.Time) error {
 	s.mu.Lock()
@@ -137,11 +149,13 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.read = r
+	r.cut, r.env = s.cut, s.config.Env
 	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.loadID = -1
 	}
-	s.pidMax = s.readPIDMax()
+	s.tree, s.fresh, s.unseen = make(map[int32]*entry), nil, unseen{}
+	s.pidMax = s.read.pidMax()
 	s.cursor, _ = s.readCursor()
 	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
 	if err == nil && n == 0 {
@@ -152,7 +166,7 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.listed = now
-	s.stats = Stats{}
+	s.stats, s.accounted = Stats{}, 0
 	return nil
 }
 
@@ -177,38 +191,45 @@ func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	defer s.mu.Unlock()
 	s.events = nil
 	s.stats.Scans++
-	list := now.Sub(s.listed) >= listEvery || s.stats.CursorBlind
-	all := false
-	if cur, ok := s.readCursor(); ok && cur != s.cursor {
-		if cur < s.cursor {
-			s.pidMax = s.readPIDMax()
-		}
-		gap := span{prev: s.cursor, cur: cur, max: s.pidMax}
-		s.cursor = cur
-		s.stats.Created += uint64(gap.len())
-		if gap.len() <= maxProbes {
-			for pid := range gap.newestFirst() {
-				if s.look(pid, now, passed) {
-					s.account(pid)
-				}
-			}
-		} else {
-			list, all = true, true // any pid may have been reused
-		}
-	}
+	list, all := s.mechanism.take(s, now)
+	all, s.lookAll = all || s.lookAll, false
 	next := s.lookAtForks(now)
-	if list {
+	if list || all || now.Sub(s.listed) >= listEvery || s.stats.CursorBlind {
 		s.list(now, all)
 	}
+	s.nameUnseen(now, all)
 	slices.SortStableFunc(s.events, func(a, b *event.Event) int {
-		return a.Process.StartTime.Compare(b.Process.StartTime)
+		return cmp.Or(a.Timestamp.Compare(b.Timestamp), a.Process.StartTime.Compare(b.Process.StartTime))
 	})
 	return s.events, next
 }
 
+// passCursor reads the pids that the cursor passed.
+func (s *Sensor) passCursor(now time.Time) (list, all bool) {
+	cur, ok := s.readCursor()
+	if !ok || cur == s.cursor {
+		return false, false
+	}
+	if cur < s.cursor {
+		s.pidMax = s.read.pidMax()
+	}
+	gap := span{prev: s.cursor, cur: cur, max: s.pidMax}
+	s.cursor = cur
+	s.stats.Created += uint64(gap.len())
+	if gap.len() > maxProbes {
+		return true, true // any pid may have been reused
+	}
+	for pid := range gap.newestFirst() {
+		if s.look(pid, now, passed) {
+			s.account(pid)
+		}
+	}
+	return false, false
+}
+
 // lookAtForks looks again at what has forked and not run its program yet.
 func (s *Sensor) lookAtForks(now time.Time) time.Duration {
-	next := s.config.Interval
+	next := s.mechanism.every(s.config.Interval)
 	s.fresh = slices.DeleteFunc(s.fresh, func(pid int32) bool {
 		e := s.tree[pid]
 		if e == nil || !e.forked || now.Sub(e.born) >= listEvery { // from then on the list does
@@ -225,7 +246,7 @@ func (s *Sensor) lookAtForks(now time.Time) time.Duration {
 }
 
 // list notices exits and what the cursor did not announce. It looks into all processes, or into the young ones and a
-// quarter of the others.
+// quarter of the others, or, where the kernel announces what happens and nothing was lost, into none.
 func (s *Sensor) list(now time.Time, all bool) {
 	s.stats.Lists++
 	s.listed = now
@@ -233,6 +254,12 @@ func (s *Sensor) list(now time.Time, all bool) {
 	unannounced := false
 	_, err := s.read.list(func(pid int32) {
 		e := s.tree[pid]
+		if s.announced && !all {
+			if e != nil {
+				e.list = s.stats.Lists
+			}
+			return
+		}
 		if e == nil || !e.gone.IsZero() || all || now.Sub(e.born) < young || pid%4 == turn {
 			s.look(pid, now, listed)
 		}
@@ -257,9 +284,13 @@ func (s *Sensor) list(now time.Time, all bool) {
 		return
 	}
 	crowded := len(s.tree) > maxDetailed
+	slack := uint64(0)
+	if s.announced {
+		slack = 1 // the announcement, which tells more, may be on its way
+	}
 	for pid, e := range s.tree {
 		switch {
-		case e.list == s.stats.Lists:
+		case e.list == s.stats.Lists || e.gone.IsZero() && e.list+slack == s.stats.Lists:
 		case e.gone.IsZero():
 			s.exit(e, now)
 		case crowded || now.Sub(e.gone) >= linger:
@@ -273,7 +304,7 @@ func (s *Sensor) list(now time.Time, all bool) {
 // kernel is an imitation (gVisor), and another namespace's when procfs is mounted from elsewhere.
 func (s *Sensor) judgeCursor(unannounced bool) {
 	const patience = 3 // one may be a process whose pid was chosen for it, clone3(2) set_tid
-	if !unannounced || s.stats.CursorBlind {
+	if !unannounced || s.stats.CursorBlind || s.announced {
 		return
 	}
 	if cur, ok := s.readCursor(); ok && cur != s.cursor {
@@ -286,38 +317,7 @@ func (s *Sensor) judgeCursor(unannounced bool) {
 	s.log.Warn("the newest pid in loadavg says nothing here: every scan lists all processes, and what was missed is unknown")
 }
 
-func (s *Sensor) readCursor() (int32, bool) {
-	if s.loadID < 0 {
-		return 0, false
-	}
-	var b [128]byte
-	n, err := unix.Pread(s.loadID, b[:], 0)
-	if err != nil {
-		return 0, false
-	}
-	return parseCursor(b[:n])
-}
-
-// readPIDMax returns the pid after the highest, proc_sys_kernel(5); 2^22, the highest possible, when it is hidden.
-func (s *Sensor) readPIDMax() int32 {
-	const limit = 1 << 22
-	b, err := s.read.file(s.read.root, "sys/kernel/pid_max")
-	if err != nil {
-		return limit
-	}
-	n, ok := number(trimNewline(b), 31)
-	if !ok {
-		return limit
-	}
-	return int32(n)
-}
-
-func trimNewline(b []byte) []byte {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		return b[:n-1]
-	}
-	return b
-}
+func (s *Sensor) readCursor() (int32, bool) { return cursorOf(s.loadID) }
 
 // Process returns what is known of pid: what the sensor saw, or what a look shows now. It returns nil when there is no
 // such process and none that ended within the last seconds, or it is a kernel thread. The caller may keep and change it.
@@ -328,8 +328,8 @@ func (s *Sensor) Process(pid int32) *event.Process {
 		return nil
 	}
 	e := s.tree[pid]
-	st, err := s.read.stat(s.read.root, strconv.Itoa(int(pid))+"/stat")
-	if e != nil && (err != nil || st.start == e.start && !e.changed(st)) {
+	st, err := s.read.statOf(pid)
+	if e != nil && (err != nil || e.is(st.start) && !e.forked && !e.changed(st)) {
 		return clone(e.process)
 	}
 	if err != nil {

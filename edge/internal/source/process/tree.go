@@ -2,7 +2,7 @@ package process
 
 import (
 	"slices"
-	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -25,14 +25,20 @@ const (
 type entry struct {
 	image
 	start   uint64
-	process *event.Process // nil for a kernel thread; never handed out itself
-	born    time.Time      // when it was seen first
-	gone    time.Time      // when it was seen no more
-	list    uint64         // the list that it was in last
-	forked  bool           // has not called execve
-	own     bool           // the agent, or started by it
-	emitted bool           // had an exec event
-	counted bool           // is accounted for
+	process *event.Process   // nil for a kernel thread; never handed out itself
+	where   *event.Container // nil until asked for, and for a process of the host
+	born    time.Time        // when it was seen first
+	gone    time.Time        // when it was seen no more
+	list    uint64           // the list that it was in last
+	forked  bool             // has not called execve
+	own     bool             // the agent, or started by it
+	emitted bool             // had an exec event
+	counted bool             // is accounted for
+	guessed bool             // start is that of the fork's announcement
+	read    time.Time        // when the program was read, or announced
+	looked  bool             // it was read by a look
+	threads bool             // it may have more than one
+	status  *syscall.WaitStatus
 	// held is a new process whose arguments were not there yet: its event waits for them.
 	held *details
 }
@@ -43,6 +49,11 @@ func (e *entry) changed(st stat) bool {
 		return e.stack != st.stack
 	}
 	return e.comm != st.comm
+}
+
+// is reports whether the entry is the process that started at that tick.
+func (e *entry) is(start uint64) bool {
+	return e.start == start || e.guessed && e.start == start+1
 }
 
 // source is why a pid is looked at.
@@ -60,12 +71,15 @@ func (s *Sensor) look(pid int32, now time.Time, why source) bool {
 	if e == nil || !e.gone.IsZero() && why != listed {
 		return s.lookFirst(pid, now, why)
 	}
-	st, err := s.read.stat(s.read.root, strconv.Itoa(int(pid))+"/stat")
+	st, err := s.read.statOf(pid)
+	if d, found := s.read.early[pid]; found {
+		st, err = d.stat, nil
+	}
 	switch {
 	case err != nil:
 		// One that was read as a parent in this scan and ended since was seen all the same.
 		return e.born.Equal(now)
-	case e.start == st.start:
+	case e.is(st.start):
 		s.lookAgain(pid, e, st, now)
 		return true
 	}
@@ -86,10 +100,13 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 		s.accounted++
 		return true
 	}
-	if e := s.tree[pid]; e != nil && e.start == d.stat.start {
+	if e := s.tree[pid]; e != nil && e.is(d.stat.start) {
 		return true // it ended and is not reaped yet
 	}
-	e := &entry{image: d.stat.image, start: d.stat.start, born: now, forked: d.stat.forked(), list: s.stats.Lists}
+	e := &entry{
+		image: d.stat.image, start: d.stat.start, born: now, read: now, looked: true, threads: d.stat.threads > 1,
+		forked: d.stat.forked(), list: s.stats.Lists,
+	}
 	if d.stat.kernel() {
 		s.tree[pid] = e
 		s.stats.Excluded++
@@ -106,6 +123,7 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	case why == baseline:
 	case e.own:
 		s.stats.Excluded++
+		s.saw(d, now)
 	case e.forked:
 		s.stats.Forks++
 		s.fresh = append(s.fresh, pid)
@@ -152,7 +170,7 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 	}
 	d, err := s.read.read(pid)
 	settled := now.Sub(e.born) >= forkAge
-	if err != nil || d.stat.start != e.start || d.stat.dead() || d.starting() && !settled {
+	if err != nil || !e.is(d.stat.start) || d.stat.dead() || d.starting() && !settled {
 		return // the next scan sees what it is
 	}
 	before := e.process
@@ -166,7 +184,7 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 	if !e.forked {
 		previous = before.Exe
 	}
-	e.image, e.forked, e.held = d.stat.image, false, nil
+	e.image, e.forked, e.held, e.read, e.looked = d.stat.image, false, nil, now, true
 	p := s.describe(pid, d)
 	// It may have been given to another parent since; who started it stays true.
 	p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors
@@ -200,10 +218,11 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 	}
 	s.stats.Redacted += uint64(d.redacted)
 	e.emitted = true
+	s.saw(d, now)
 	p := clone(e.process)
 	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
 	s.events = append(s.events, &event.Event{
-		Type: event.ProcessExec, Timestamp: now, Process: p, Metadata: metadata(d, previous),
+		Type: event.ProcessExec, Timestamp: now, Container: s.container(e), Process: p, Metadata: metadata(d, previous),
 	})
 }
 
@@ -214,11 +233,52 @@ func (s *Sensor) exit(e *entry, now time.Time) {
 		s.exec(e, *e.held, "", now)
 		e.held = nil
 	}
+	if e.forked && e.counted && !s.announced {
+		s.accounted-- // it may have run a program since it was seen
+	}
 	if !e.emitted {
 		return
 	}
 	s.stats.Exits++
-	s.events = append(s.events, &event.Event{Type: event.ProcessExit, Timestamp: now, Process: clone(e.process)})
+	s.events = append(s.events, &event.Event{
+		Type: event.ProcessExit, Timestamp: now, Container: s.container(e), Process: clone(e.process), Metadata: ending(e.status),
+	})
+}
+
+// container returns where e runs, asked once; of a process that is gone already, where its parent does.
+func (s *Sensor) container(e *entry) *event.Container {
+	if e.where != nil || e.process == nil || s.config.Container == nil {
+		return e.where
+	}
+	known := false
+	if e.where, known = s.config.Container(e.process.PID, e.start); !known {
+		if parent := s.tree[e.process.PPID]; parent != nil && parent != e {
+			e.where = parent.where
+		}
+	}
+	return e.where
+}
+
+// Container returns the container that pid runs in, nil for the host's processes and for those that are not known. The
+// result is shared: it must not be changed.
+func (s *Sensor) Container(pid int32) *event.Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.tree[pid]; e != nil {
+		return s.container(e)
+	}
+	return nil
+}
+
+// ending tells how a process ended, nil when that is not known.
+func ending(status *syscall.WaitStatus) map[string]any {
+	switch {
+	case status == nil:
+		return nil
+	case status.Signaled():
+		return map[string]any{"exit_signal": int64(status.Signal())}
+	}
+	return map[string]any{"exit_code": int64(status.ExitStatus())}
 }
 
 // metadata holds what an event's process has no field for; nil when there is nothing.
@@ -230,13 +290,19 @@ func metadata(d details, previous string) map[string]any {
 	if d.redacted > 0 {
 		m["redacted"] = d.redacted
 	}
+	if d.script != "" {
+		m["script"] = d.script
+	}
+	if len(d.env) > 0 {
+		m["env"] = d.env
+	}
 	if d.stdioSocket {
 		m["stdio_socket"] = true
 	}
 	if d.credRead && d.cred.real != d.cred.effective {
 		m["real_uid"] = int64(d.cred.real)
 	}
-	if d.exe == "" {
+	if d.exe == "" && d.stat.comm != [16]byte{} {
 		m["comm"] = d.stat.name()
 	}
 	if previous != "" {

@@ -155,6 +155,9 @@ func (c *Client) SendEvents(ctx context.Context, events []event.Raw) error {
 		c.log.WarnContext(ctx, "Sweet Security accepted a batch with an answer that cannot be read; its events count as accepted",
 			"status", answer.Status, "bytes", len(answer.Body), "truncated", answer.Truncated, "events", len(events))
 	}
+	for i := range rejected { // they are logged, and end in dead letters
+		rejected[i].Reason = answer.Excerpt([]byte(rejected[i].Reason))
+	}
 	if len(rejected) > 0 {
 		return redact(&outcome.Error{
 			Class: outcome.Partial, Status: answer.Status, Rejected: rejected,

@@ -27,22 +27,21 @@ func up(ctx context.Context, c system.Config, out *os.File) error {
 		return err
 	}
 	err = s.StartAgent(ctx)
-	var last system.AgentCounts
 	if err == nil {
-		last, err = show(ctx, s, out, started)
+		err = show(ctx, s, out, started)
 	}
 	fmt.Fprintln(out, "ending ...")
 	err = errors.Join(err, s.Stop(ctx))
-	summary(out, s, last)
+	summary(out, s)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C during the start
 	}
 	return err
 }
 
-// show returns what the agent last said of itself, and the trouble that ended it, if any.
-func show(ctx context.Context, s *system.System, out *os.File, started time.Time) (system.AgentCounts, error) {
-	var counts system.AgentCounts
+// show returns the trouble that ended it, if any.
+func show(ctx context.Context, s *system.System, out *os.File, started time.Time) error {
+	var counts system.AgentCounts // as the agent said last
 	look := func() view.State {
 		asking, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
@@ -66,9 +65,9 @@ func show(ctx context.Context, s *system.System, out *os.File, started time.Time
 		draw(states[0], states[len(states)-1])
 		select {
 		case <-ctx.Done():
-			return counts, nil
+			return nil
 		case err := <-s.Trouble():
-			return counts, err
+			return err
 		case <-tick.C:
 		}
 	}
@@ -90,12 +89,13 @@ func lines(out io.Writer) func(before, now view.State) {
 	}
 }
 
-func summary(out io.Writer, s *system.System, agent system.AgentCounts) {
+// summary leaves out what the agent counts: when it has drained it can no longer be asked.
+func summary(out io.Writer, s *system.System) {
 	b := s.Ledger.Totals()
 	balance := "="
 	if !b.Balanced() {
 		balance = "≠"
 	}
-	fmt.Fprintf(out, "sensed %d; published %d %s delivered %d + dead letters %d + in flight %d; delivered twice %d\n",
-		agent.Sensed, b.Published, balance, b.Delivered-b.Both, b.Dead, b.InFlight, b.DeliveredTwice)
+	fmt.Fprintf(out, "published %d %s delivered %d + dead letters %d + in flight %d; delivered twice %d\n",
+		b.Published, balance, b.Delivered-b.Both, b.Dead, b.InFlight, b.DeliveredTwice)
 }

@@ -15,24 +15,6 @@ import (
 	"github.com/apss-sensor/apss/shared/event"
 )
 
-// watching waits until the agent watches the demo folder: a file that is there when it first looks is no event, so one
-// is written until it tells of it.
-func (p *play) watching(ctx context.Context) error {
-	for i := range 50 {
-		path := filepath.Join(p.demo, fmt.Sprintf("probe-%d", i))
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			return err
-		}
-		waiting, cancel := context.WithTimeout(ctx, arrival/50)
-		_, err := p.wait(waiting, func(s *sighting) bool { return strings.HasPrefix(s.path, filepath.Join(p.demo, "probe-")) })
-		cancel()
-		if err == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("the agent does not tell of files in %s: nothing within %v", p.demo, arrival)
-}
-
 // files makes, changes and deletes a file.
 func (p *play) files(ctx context.Context) error {
 	path := p.Config.Keys()

@@ -106,7 +106,7 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 	}
 	a := p.Addresses()
 	p.tell("started: agent (pid %d), Pub/Sub on %s, functions on %s, Sweet Security's stand-in on %s", p.Agent().PID(), a.PubSub, a.Functions, a.Sweet)
-	acts := []func(context.Context) error{p.watching, p.files, p.process, p.connection, p.burst, p.poison}
+	acts := []func(context.Context) error{p.files, p.process, p.connection, p.burst, p.poison}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return result, p.explain(err)

@@ -85,7 +85,8 @@ func Head(now State, st Style) []string {
 	add("", " functions  http://%s/metrics", a.Functions)
 	add("", " receiver   http://%s   Sweet Security's stand-in", a.Sweet)
 	add("", " log        %s", now.Log)
-	add(dim, " try        echo hello >> %s/notes   or, as intruders do, to %[1]s/.ssh/authorized_keys", now.Demo)
+	add(dim, " try        echo hello >> %s/notes", now.Demo)
+	add(dim, "            echo hello >> %s/.ssh/authorized_keys   as intruders do", now.Demo)
 	add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'`, a.Sweet)
 	add(dim, `            or {"latency":"2s"} {"hang":true,"for":"9s"} {"refuse":"secret"} {"refuse":"secret","refuse_with":422} {}`)
 	return lines
@@ -201,7 +202,7 @@ func arrivalLine(a system.Arrival, st Style) string {
 	}
 	head := fmt.Sprintf(" %s  ", a.At.Local().Format("15:04:05.000"))
 	severity := pad(e.Severity.String(), 8)
-	rest := fmt.Sprintf("  %s  %s  %s", pad(string(e.Type), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
+	rest := fmt.Sprintf("  %s  %s  %s", pad(Printable(string(e.Type)), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
 	rest = cut(rest, st.Width-len(head)-8)
 	return st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest
 }

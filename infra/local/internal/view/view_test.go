@@ -80,7 +80,7 @@ func state(t *testing.T) (before, now State) {
 	at := time.Date(2026, 11, 22, 10, 0, 10, 0, time.Local)
 	encode := func(e *event.Event) event.Raw { return e.AppendJSON(nil) }
 	hostile := encode(&event.Event{
-		ID: event.NewID(), Type: event.FileModify, Severity: event.Critical, Timestamp: at.Add(-250 * time.Millisecond),
+		ID: event.NewID(), Type: "\x1b[8m", Severity: event.Critical, Timestamp: at.Add(-250 * time.Millisecond),
 		File: &event.File{Path: "/tmp/\x1b[2J\u202e" + strings.Repeat("日本", 200)},
 	})
 	dialled := encode(&event.Event{
@@ -138,7 +138,7 @@ func TestFrameSays(t *testing.T) {
 	for _, want := range []string{
 		"for 1m5s", "http://127.0.0.1:3/metrics", "/tmp/x/watched", "curl http://127.0.0.1:4/_faults",
 		" 10/s", " 5/s", "503, refuses", "for 3s more", "3 events dropped", `HTTP 422\x1b]0;gotcha\a`, `agent\nended`,
-		`CRITICAL  file_modify      250ms   /tmp/\x1b[2J\u202e日`, "HIGH      network_connect  1.5s    tcp outbound 203.0.113.7:4444",
+		`CRITICAL  \x1b[8m          250ms   /tmp/\x1b[2J\u202e日`, "HIGH      network_connect  1.5s    tcp outbound 203.0.113.7:4444",
 		"agent_heartbeat of local/n",
 	} {
 		if !strings.Contains(text, want) {

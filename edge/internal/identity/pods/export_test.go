@@ -1,0 +1,15 @@
+package pods
+
+import (
+	"log/slog"
+
+	"k8s.io/client-go/tools/cache"
+)
+
+var Workload = workload
+
+// NewStored returns a directory and the store that a reflector would fill.
+func NewStored(log *slog.Logger) (*Directory, cache.ReflectorStore) {
+	d := newDirectory(log)
+	return d, (*store)(d)
+}

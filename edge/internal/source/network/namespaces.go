@@ -1,0 +1,170 @@
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
+)
+
+const (
+	// surveyEvery is how often all processes are asked for their namespace, because one may enter another; new
+	// processes are asked with the next poll. Of 300 processes it takes 2 ms.
+	surveyEvery = 5 * time.Second
+	// othersAPoll bounds how many namespaces besides our own one poll looks at, in turn: 70 us each when nothing happened.
+	othersAPoll = 8
+)
+
+// attach opens what n is watched through: sock_diag where the kernel allows it, else /proc.
+func (s *Sensor) attach(n *namespace) {
+	if n.lister != nil { // a test's
+		return
+	}
+	var conn *sockdiag.Conn
+	err := s.inside(n, func() error {
+		n.ephemeral = s.files.ephemeral()
+		c, closes, err := dial(s.buf)
+		if err == nil {
+			conn, n.notices = c, closes
+		}
+		return err
+	})
+	if err != nil {
+		s.stats.Refused = err.Error()
+		s.log.Warn("sock_diag is refused: connections that end between two polls may go unseen", "namespace", n.id, "error", err)
+		n.lister = newProcLister(n.dir)
+		return
+	}
+	n.lister = &diagLister{conn: conn, buf: s.buf, open: func() (c *sockdiag.Conn, err error) {
+		err = s.inside(n, func() error {
+			c, err = sockdiag.Open()
+			return err
+		})
+		return c, err
+	}}
+	if s.follow != nil {
+		s.follow(n)
+	}
+}
+
+// inside runs f in the namespace n.
+func (s *Sensor) inside(n *namespace, f func() error) error {
+	if n.home() {
+		return f()
+	}
+	return s.enter(filepath.Join(s.config.Proc, strconv.Itoa(int(n.pid)), "ns", "net"), func() error {
+		// The pid may be another process's by now.
+		if id := s.identify("thread-self"); id != n.id {
+			return fmt.Errorf("process %d has left network namespace %d", n.pid, n.id)
+		}
+		return f()
+	})
+}
+
+// identify tells a process's network namespace; 0 when it has none, as a zombie, or is gone. The kernel makes the
+// files of /proc/PID/net once for each namespace (fs/proc/generic.c, proc_alloc_inum).
+func (s *Sensor) identify(process string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(filepath.Join(s.config.Proc, process, "net", "tcp"), &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// survey finds the network namespaces that came and went. What is in a new one is new, unless it is the baseline.
+func (s *Sensor) survey(now time.Time, baseline bool) {
+	if s.config.Namespaces <= 1 || s.spaces[0].id == 0 {
+		return
+	}
+	newest := s.files.newest()
+	all := now.Sub(s.surveyed) >= surveyEvery
+	if !all && bytes.Equal(newest, s.newest) {
+		return
+	}
+	s.newest = append(s.newest[:0], newest...)
+	if all {
+		s.surveyed = now
+		clear(s.members)
+	}
+	pids := s.owners.pids()
+	slices.Reverse(pids) // the oldest process of a namespace is the one that will stay
+	members := make(map[int32]uint64, len(pids))
+	first := make(map[uint64]int32)
+	for _, pid := range pids {
+		id, known := s.members[pid]
+		if !known {
+			id = s.identify(strconv.Itoa(int(pid)))
+		}
+		members[pid] = id
+		if _, found := first[id]; !found && id != 0 {
+			first[id] = pid
+		}
+	}
+	s.members = members
+	s.spaces = slices.DeleteFunc(s.spaces, func(n *namespace) bool {
+		pid, found := first[n.id]
+		delete(first, n.id) // what stays is new
+		if n.home() {
+			return false
+		}
+		if !found {
+			s.vanished(n, now)
+			return true
+		}
+		if members[n.pid] != n.id {
+			n.move(pid)
+		}
+		return false
+	})
+	s.stats.NamespacesLeftOut = 0
+	for _, pid := range pids {
+		id := members[pid]
+		if first[id] != pid || id == 0 {
+			continue
+		}
+		if len(s.spaces) >= s.config.Namespaces {
+			s.stats.NamespacesLeftOut++
+			continue
+		}
+		n := s.newNamespace(id, pid, s.netOf(pid))
+		n.ephemeral = s.spaces[0].ephemeral
+		s.attach(n)
+		s.spaces = append(s.spaces, n)
+		if err := n.begin(now, baseline); err != nil {
+			s.log.Debug("a network namespace cannot be listed", "process", pid, "error", err)
+		}
+	}
+	if s.stats.NamespacesLeftOut > 0 && !s.said.many {
+		s.said.many = true
+		s.log.Warn("there are more network namespaces than are watched: connections in the others go unseen", "limit", s.config.Namespaces)
+	}
+}
+
+func (s *Sensor) netOf(pid int32) string {
+	return filepath.Join(s.config.Proc, strconv.Itoa(int(pid)), "net")
+}
+
+// move makes pid the process through which n is seen.
+func (n *namespace) move(pid int32) {
+	n.pid, n.dir = pid, n.netOf(pid)
+	if l, ok := n.lister.(*procLister); ok {
+		l.dir = n.dir
+	}
+}
+
+// vanished ends all that was in n.
+func (s *Sensor) vanished(n *namespace, now time.Time) {
+	n.hear(now)
+	n.settle(now)
+	for k, c := range n.table {
+		n.ended(k, c, now)
+		n.forget(k, c)
+	}
+	n.end()
+}

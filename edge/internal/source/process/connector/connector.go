@@ -1,0 +1,158 @@
+// Package connector listens to the kernel's process connector, which announces every fork, exec and exit of the machine
+// over netlink (Documentation/driver-api/connector.rst, drivers/connector/cn_proc.c of Linux).
+//
+// Promises: what the kernel announced and did not arrive is counted exactly, from the sequence number that each message
+// carries for its CPU. Nothing that arrives makes the parser fail: what is no event is skipped.
+//
+// Limits: it answers only in the initial network, pid and user namespaces, and before Linux 6.6 only to CAP_NET_ADMIN.
+// Pids are those of the initial pid namespace. An announcement says that something happened, not what: the program of
+// an exec is to be read from procfs while it lasts.
+package connector
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of include/uapi/linux/connector.h and cn_proc.h.
+const (
+	procIndex, procValue = 1, 1 // CN_IDX_PROC, CN_VAL_PROC
+	listen, ignore       = 1, 2 // PROC_CN_MCAST_LISTEN, PROC_CN_MCAST_IGNORE
+)
+
+const (
+	// receiveBuffer holds some 20,000 announcements: the kernel accounts about 768 bytes for each of 76.
+	receiveBuffer = 16 << 20
+	// patience is how long a Receive waits at most, and so how long one that is told to stop goes on.
+	patience = 200 * time.Millisecond
+)
+
+var errSilent = errors.New("the kernel does not answer: this is not the initial pid and user namespace")
+
+// Conn is a subscription. One goroutine may receive.
+type Conn struct {
+	fd   int
+	buf  []byte
+	next map[uint32]uint32 // the sequence number that follows, by CPU
+	base time.Time
+	mono int64 // CLOCK_MONOTONIC at base
+}
+
+// Dial subscribes. It returns an error where the kernel refuses.
+func Dial() (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_CONNECTOR)
+	if err != nil {
+		return nil, fmt.Errorf("opening the process connector: %w", err)
+	}
+	c := &Conn{fd: fd, buf: make([]byte, 4096), next: make(map[uint32]uint32)}
+	if err := c.subscribe(); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("subscribing to the process connector: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Conn) subscribe() error {
+	var mono unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono); err != nil {
+		return err
+	}
+	c.base, c.mono = time.Now(), mono.Nano()
+	// FORCE passes net.core.rmem_max and needs CAP_NET_ADMIN, socket(7).
+	if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as far as it goes
+	}
+	wait := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		return err
+	}
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: procIndex}); err != nil {
+		return err
+	}
+	if err := c.send(listen); err != nil {
+		return err
+	}
+	// The answer may stand behind announcements when another program listens too.
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
+		n, err := c.recv()
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return errSilent
+		case err != nil && !errors.Is(err, unix.ENOBUFS):
+			return err
+		}
+		if m, ok := parse(c.buf[:n]); ok && m.what == answer {
+			if m.code != 0 {
+				return unix.Errno(m.code)
+			}
+			return nil
+		}
+	}
+	return errSilent
+}
+
+// send sends one operation: struct nlmsghdr, struct cn_msg and an enum proc_cn_mcast_op.
+func (c *Conn) send(op uint32) error {
+	b := make([]byte, messageAt+4)
+	order := binary.NativeEndian
+	order.PutUint32(b, uint32(len(b)))
+	order.PutUint16(b[4:], unix.NLMSG_DONE)
+	order.PutUint32(b[12:], uint32(os.Getpid()))
+	order.PutUint32(b[16:], procIndex)
+	order.PutUint32(b[20:], procValue)
+	order.PutUint16(b[32:], 4)
+	order.PutUint32(b[messageAt:], op)
+	return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// recv receives one datagram of the kernel's; it returns 0 for one of anybody else's.
+func (c *Conn) recv() (int, error) {
+	for {
+		n, from, err := unix.Recvfrom(c.fd, c.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
+			return 0, nil
+		}
+		return n, nil
+	}
+}
+
+// Receive waits for one announcement, not longer than a fraction of a second. What arrives of no interest, and the end of
+// the wait, return an event of kind None. Lost is how many announcements before it did not arrive. After an error the
+// subscription is of no use.
+func (c *Conn) Receive() (e Event, lost uint64, err error) {
+	n, err := c.recv()
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
+		return Event{}, 0, nil // the numbers of what follows tell how much was lost
+	case err != nil:
+		return Event{}, 0, fmt.Errorf("receiving from the process connector: %w", err)
+	}
+	m, ok := parse(c.buf[:n])
+	if !ok || m.what == answer {
+		return Event{}, 0, nil
+	}
+	if want, known := c.next[m.cpu]; known {
+		lost = uint64(m.seq - want) // both wrap
+	}
+	c.next[m.cpu] = m.seq + 1
+	e = m.event
+	e.At = c.base.Add(time.Duration(m.nanos - c.mono))
+	return e, lost, nil
+}
+
+// Close ends the subscription. It must not be called while a Receive waits.
+func (c *Conn) Close() error {
+	_ = c.send(ignore) // the kernel then stops making messages that nobody reads
+	return unix.Close(c.fd)
+}
