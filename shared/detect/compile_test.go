@@ -106,7 +106,7 @@ func TestOverride(t *testing.T) {
 }
 
 func TestCoverage(t *testing.T) {
-	noCwd := Sight{Field: func(name string) bool { return name != "process.cwd" }}
+	noCwd := Sight{Field: func(_ event.Type, name string) bool { return name != "process.cwd" }}
 	noExec := Sight{Type: func(t event.Type) bool { return t != event.ProcessExec }}
 	audit := func(s string) string {
 		return "title: r\nlogsource: {service: auditd}\ndetection:\n  s: " + s + "\n  condition: s\n"

@@ -203,6 +203,43 @@ func TestNetworkFields(t *testing.T) {
 	}
 }
 
+func TestProgramNames(t *testing.T) {
+	tests := []struct {
+		exe  string
+		args []string
+		want string
+	}{
+		{"/usr/bin/bash", []string{"sshd"}, "bash"},
+		{"/bin/busybox", []string{"sh", "-c", "x"}, "sh"},
+		{"/bin/busybox", []string{"/bin/busybox", "wget"}, "wget"},
+		{"/bin/busybox", []string{"busybox"}, "busybox"},
+		{"/bin/busybox", []string{"busybox", "--list"}, "busybox"},
+		{"/bin/busybox", nil, "busybox"},
+		{"/usr/bin/coreutils", []string{"/usr/bin/cat", "/etc/passwd"}, "cat"},
+		{"", []string{"-bash"}, "bash"},
+		{"", []string{"nginx: worker process"}, "nginx"},
+		{"", []string{"/usr/bin/python3", "app.py"}, "python3"},
+		{"", nil, ""},
+		{"", []string{""}, ""},
+		{"/memfd:x", nil, "memfd:x"},
+	}
+	for _, test := range tests {
+		cmdline := strings.Join(test.args, " ")
+		for _, field := range []string{"process.name", "process.parent.name", "process.ancestors.name"} {
+			e := &event.Event{Type: event.ProcessExec, Process: &event.Process{
+				Exe: test.exe, Args: test.args, Parent: &event.Ancestor{Exe: test.exe, Cmdline: cmdline},
+				Ancestors: []event.Ancestor{{Exe: test.exe, Cmdline: cmdline}},
+			}}
+			f, _ := fieldNamed(field)
+			var v values
+			f.load(e, &v)
+			if got := strings.Join(v.texts, " "); got != test.want {
+				t.Errorf("%s of %q %q: got %q want %q", field, test.exe, test.args, got, test.want)
+			}
+		}
+	}
+}
+
 func TestUTF16(t *testing.T) {
 	tests := []struct{ modifiers, cmdline string }{
 		{"wide|base64offset|contains", "powershell aQBlAHgA"},

@@ -25,8 +25,9 @@
 //
 // Fields have Sigma's names (Image, CommandLine, TargetFilename, DestinationIp, ...) or those of the event's JSON
 // (process.exe, process.ancestors.exe, file.previous.mode, metadata.KEY, ...), with process.name, process.parent.name,
-// process.ancestors.name, file.name, process.args.N and network.initiated beside them. A field that Sigma knows and no
-// sensor fills (DestinationHostname, Hashes, ...) never has a value; [Rule.Coverage] says what that does to a rule.
+// process.ancestors.name, file.name, process.args.N and network.initiated beside them. The names are of programs: sh and
+// not busybox, and what the command line says where the executable cannot be read. A field that Sigma knows and no sensor
+// fills (DestinationHostname, Hashes, ...) never has a value; [Rule.Coverage] says what that does to a rule.
 //
 // # Where the specification leaves a choice
 //

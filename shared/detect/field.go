@@ -20,7 +20,7 @@ type field struct {
 }
 
 // fieldNamed returns the field of a dotted name: those of the JSON contract, and process.name, process.parent.name,
-// process.ancestors.name and file.name (the last element of exe or path), process.args.N (from 0), network.initiated
+// process.ancestors.name (see program), file.name (the last element of the path), process.args.N (from 0), network.initiated
 // (direction is outbound) and metadata.KEY (KEY may lead into nested objects by further dots).
 func fieldNamed(name string) (*field, bool) {
 	if load, ok := contractFields[name]; ok {
@@ -146,6 +146,44 @@ func base(s string, v *values) {
 	}
 }
 
+// program is the name of the program that runs: the last element of the executable's path, which a process cannot choose.
+// Where that does not tell, because one file is many programs or because it could not be read, it is what the first
+// argument says, without the dash of a login shell and what a daemon appends ("nginx: worker process").
+func program(exe, arg0, arg1 string, v *values) {
+	name := path.Base(exe)
+	switch name {
+	case "busybox", "toybox", "coreutils":
+		if path.Base(arg0) == name && arg1 != "" && arg1[0] != '-' {
+			arg0 = arg1 // busybox sh
+		}
+	case ".":
+	default:
+		v.text(name)
+		return
+	}
+	if i := strings.IndexAny(arg0, ": "); i >= 0 {
+		arg0 = arg0[:i]
+	}
+	if arg0 = strings.TrimPrefix(arg0, "-"); arg0 != "" {
+		v.text(path.Base(arg0))
+	} else if exe != "" {
+		v.text(name)
+	}
+}
+
+func ancestorName(a *event.Ancestor, v *values) {
+	arg0, rest, _ := strings.Cut(a.Cmdline, " ")
+	arg1, _, _ := strings.Cut(rest, " ")
+	program(a.Exe, arg0, arg1, v)
+}
+
+func at(s []string, i int) string {
+	if i < len(s) {
+		return s[i]
+	}
+	return ""
+}
+
 // contractFields are the fields of DESIGN's event; it is never changed.
 var contractFields = map[string]func(*event.Event, *values){
 	"id":            func(e *event.Event, v *values) { v.text(e.ID) },
@@ -167,7 +205,7 @@ var contractFields = map[string]func(*event.Event, *values){
 	"process.pid":         process(func(p *event.Process, v *values) { v.int(int64(p.PID)) }),
 	"process.ppid":        process(func(p *event.Process, v *values) { v.int(int64(p.PPID)) }),
 	"process.exe":         process(func(p *event.Process, v *values) { v.text(p.Exe) }),
-	"process.name":        process(func(p *event.Process, v *values) { base(p.Exe, v) }),
+	"process.name":        process(func(p *event.Process, v *values) { program(p.Exe, at(p.Args, 0), at(p.Args, 1), v) }),
 	"process.cmdline":     process(func(p *event.Process, v *values) { v.text(p.Cmdline) }),
 	"process.args":        process(func(p *event.Process, v *values) { v.any(p.Args) }),
 	"process.cwd":         process(func(p *event.Process, v *values) { v.text(p.Cwd) }),
@@ -181,10 +219,10 @@ var contractFields = map[string]func(*event.Event, *values){
 
 	"process.parent.pid":        parent(func(a *event.Ancestor, v *values) { v.int(int64(a.PID)) }),
 	"process.parent.exe":        parent(func(a *event.Ancestor, v *values) { v.text(a.Exe) }),
-	"process.parent.name":       parent(func(a *event.Ancestor, v *values) { base(a.Exe, v) }),
+	"process.parent.name":       parent(ancestorName),
 	"process.parent.cmdline":    parent(func(a *event.Ancestor, v *values) { v.text(a.Cmdline) }),
 	"process.ancestors.exe":     ancestors(func(a *event.Ancestor, v *values) { v.text(a.Exe) }),
-	"process.ancestors.name":    ancestors(func(a *event.Ancestor, v *values) { base(a.Exe, v) }),
+	"process.ancestors.name":    ancestors(ancestorName),
 	"process.ancestors.cmdline": ancestors(func(a *event.Ancestor, v *values) { v.text(a.Cmdline) }),
 
 	"file.path":      file(func(f *event.File, v *values) { v.text(f.Path) }),

@@ -208,7 +208,7 @@ func (v view) values(f *field) []string {
 			"network.src_ip", "network.dst_ip", "network.state", "container.name", "container.image", "pod_name", "workload",
 			"metadata")
 	case "process.name", "process.parent.name", "process.ancestors.name":
-		return bases(get(strings.TrimSuffix(name, "name") + "exe"))
+		return v.programs(strings.Split(strings.TrimSuffix(name, ".name"), "."))
 	case "file.name":
 		return bases(get("file.path"))
 	case "network.initiated":
@@ -238,6 +238,49 @@ func (v view) values(f *field) []string {
 		}
 		return get(name)
 	}
+}
+
+// programs are the names of the programs at a path of keys.
+func (v view) programs(keys []string) (out []string) {
+	var x any = v.root
+	for _, k := range keys {
+		m, _ := x.(map[string]any)
+		x = m[k]
+	}
+	list, ok := x.([]any)
+	if !ok {
+		list = []any{x}
+	}
+	for _, x := range list {
+		p, _ := x.(map[string]any)
+		exe, _ := p["exe"].(string)
+		words := texts(p["args"], nil)
+		if args, ok := p["args"].([]any); ok && len(args) > 0 && args[0] == "" {
+			words = nil // an empty first argument says nothing
+		}
+		if len(keys) > 1 { // an ancestor has no arguments
+			cmdline, _ := p["cmdline"].(string)
+			words = strings.Split(cmdline, " ")
+		}
+		many := slices.Contains([]string{"busybox", "toybox", "coreutils"}, path.Base(exe))
+		if exe != "" && !many {
+			out = append(out, path.Base(exe))
+			continue
+		}
+		words = append(words, "", "")
+		word := words[0]
+		if many && path.Base(word) == path.Base(exe) && words[1] != "" && !strings.HasPrefix(words[1], "-") {
+			word = words[1]
+		}
+		word, _, _ = strings.Cut(strings.ReplaceAll(word, ":", " "), " ")
+		switch word = strings.TrimPrefix(word, "-"); {
+		case word != "":
+			out = append(out, path.Base(word))
+		case exe != "":
+			out = append(out, path.Base(exe))
+		}
+	}
+	return out
 }
 
 // texts follows a path of keys, into every element of a list on the way.

@@ -153,6 +153,14 @@ func (l *leaf) fields() []string {
 	return names
 }
 
+// RefersTo returns the ids or names of the rules that a correlation rule is about, nil of another.
+func (r *Rule) RefersTo() []string {
+	if r.correlation == nil {
+		return nil
+	}
+	return slices.Clone(r.correlation.rules)
+}
+
 // Coverage says how much of a rule can work.
 type Coverage uint8
 
@@ -180,8 +188,9 @@ func (c Coverage) String() string {
 
 // Sight is what can be seen where rules are to work. A nil func sees everything.
 type Sight struct {
-	Type  func(event.Type) bool
-	Field func(name string) bool // of [Needs].Fields
+	Type func(event.Type) bool
+	// Field is asked for names as in [Needs].Fields: what is known of a process often is not of the owner of a socket.
+	Field func(t event.Type, name string) bool
 }
 
 // Coverage decides how much of a detection rule can work with what is seen. It treats a field that is not seen as one
@@ -203,7 +212,7 @@ func (r *Rule) Coverage(s Sight) Coverage {
 		}
 		seen := tree.simplify(func(l *leaf) (bool, bool) {
 			for _, name := range l.fields() {
-				if s.Field != nil && !s.Field(name) {
+				if s.Field != nil && !s.Field(t, name) {
 					lost = true
 					return false, true
 				}
