@@ -30,6 +30,7 @@ func TestCompare(t *testing.T) {
 		{"not to be hashed, inode changed", base, with(func(s *state) { s.hashing, s.ctime = unhashed, 2 }), false, 0},
 		{"first hash", with(func(s *state) { s.hashing = deferred }), base, false, 0},
 		{"first hash after a touch", with(func(s *state) { s.hashing, s.mtime = deferred, 0 }), base, false, content},
+		{"first hash of what was being written to", with(func(s *state) { s.hashing, s.racy = unhashed, true }), base, false, content},
 		{"mode", base, with(func(s *state) { s.mode = 0o4644 }), false, mode},
 		{"owner", base, with(func(s *state) { s.uid = 1 }), false, owner},
 		{"group and mode", base, with(func(s *state) { s.gid, s.mode = 1, 0 }), false, owner | mode},
