@@ -1,0 +1,96 @@
+package rulebook
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/apss-sensor/apss/shared/detect"
+)
+
+// Check prints every fault of the rules at paths, what can never match, and how many rules are supported. It reports
+// whether there was no fault.
+func Check(w io.Writer, paths []string) (bool, error) {
+	parsed, faults, err := Read(paths)
+	if err != nil {
+		return false, err
+	}
+	set, more := detect.Compile(parsed, detect.Options{})
+	faults = append(faults, more...)
+	for _, f := range faults {
+		fmt.Fprintln(w, printable(f.Error()))
+	}
+	for _, r := range set.Blind() {
+		fmt.Fprintf(w, "%s:%d: rule %q: note: it can never match: no sensor fills %s\n", r.File, r.Line, printable(r.Title), strings.Join(r.Needs().Missing, ", "))
+	}
+	if len(parsed) == 0 && len(faults) == 0 {
+		return false, fmt.Errorf("no rule in %s: name files or folders with .yml or .yaml files", strings.Join(paths, ", "))
+	}
+	// A document has its title or, without one, its line in its faults.
+	type document struct {
+		file, title string
+		line        int
+	}
+	var bad []document
+	for _, f := range faults {
+		d := document{file: f.File, title: f.Rule}
+		if f.Rule == "" {
+			d.line = f.Line
+		}
+		if !slices.Contains(bad, d) {
+			bad = append(bad, d)
+		}
+	}
+	lost := 0 // of those that could be read
+	for _, r := range parsed {
+		if slices.Contains(bad, document{file: r.File, title: r.Title}) {
+			lost++
+		}
+	}
+	total := len(parsed) - lost + len(bad)
+	fmt.Fprintf(w, "%d rules: %d supported, %d unsupported\n", total, total-len(bad), len(bad))
+	return len(faults) == 0, nil
+}
+
+// Test holds the rules at paths, laid over the pack, against the fixtures there. It reports whether all passed.
+func Test(w io.Writer, paths []string) (bool, error) {
+	cases, err := fixtures(paths)
+	if err != nil {
+		return false, err
+	}
+	if len(cases) == 0 {
+		return false, fmt.Errorf("no fixture in %s: name files or folders with .test.yaml files", strings.Join(paths, ", "))
+	}
+	all, faults, err := WithPack(paths)
+	if err != nil {
+		return false, err
+	}
+	set, more := detect.Compile(all, detect.Options{})
+	faults = append(faults, more...)
+	for _, f := range faults {
+		fmt.Fprintln(w, printable(f.Error()))
+	}
+	failed := 0
+	for _, c := range cases {
+		if c.Rule != "" && !slices.ContainsFunc(all, func(r *detect.Rule) bool { return r.ID == c.Rule }) {
+			fmt.Fprintf(w, "%s:%d: there is no rule %q\n", c.File, c.Line, c.Rule)
+			failed++
+		} else if f := c.Check(set); f != nil {
+			fmt.Fprintln(w, f)
+			failed++
+		}
+	}
+	fmt.Fprintf(w, "%d fixtures: %d passed, %d failed\n", len(cases), len(cases)-failed, failed)
+	return failed == 0 && len(faults) == 0, nil
+}
+
+// printable replaces what a terminal would obey.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}

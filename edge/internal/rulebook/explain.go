@@ -1,0 +1,135 @@
+package rulebook
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/apss-sensor/apss/edge/internal/tier"
+	"github.com/apss-sensor/apss/shared/detect"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// List prints a table of rules: id, level, technique and title.
+func List(w io.Writer, rules []*detect.Rule) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tLEVEL\tTECHNIQUE\tTITLE")
+	rules = slices.Clone(rules)
+	slices.SortStableFunc(rules, func(a, b *detect.Rule) int { return strings.Compare(a.ID, b.ID) })
+	for _, r := range rules {
+		level := r.Severity.String()
+		if r.Kind == detect.Filter {
+			level = "filter"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(r.ID), level, r.Technique(), printable(r.Title))
+	}
+	return table.Flush()
+}
+
+// Explain prints what the rule with that id, name or title is about, what it needs, and at which tier it works.
+func Explain(w io.Writer, rules []*detect.Rule, name string) error {
+	r := find(rules, name)
+	if r == nil {
+		return fmt.Errorf("there is no rule %q; apss-rules list shows those that are there", name)
+	}
+	fmt.Fprintf(w, "%s  %s\n%s, %s, line %d of %s\n", printable(r.ID), printable(r.Title), r.Severity, r.Kind, r.Line, r.File)
+	section := func(title string, lines ...string) {
+		if len(lines) == 0 || len(lines) == 1 && lines[0] == "" {
+			return
+		}
+		fmt.Fprintf(w, "\n%s\n", title)
+		for _, line := range lines {
+			fmt.Fprintf(w, "    %s\n", printable(line))
+		}
+	}
+	section("Meaning", wrap(r.Description, 100)...)
+	section("ATT&CK", strings.Join(append(slices.Clone(r.Tactics), r.Techniques...), ", "))
+	parts := partsOf(rules, r)
+	for _, part := range parts {
+		needs := part.Needs()
+		of := ""
+		if part != r {
+			of = " (" + part.ID + ")"
+		}
+		section("Events"+of, wrap(join(needs.Types), 100)...)
+		section("Fields"+of, wrap(strings.Join(needs.Fields, ", "), 100)...)
+		section("Fields that no sensor fills"+of, wrap(strings.Join(needs.Missing, ", "), 100)...)
+	}
+	tiers := make([]string, 0, 4)
+	for _, t := range []tier.Tier{tier.Node, tier.PodFull, tier.SameUID, tier.Limited} {
+		line := fmt.Sprintf("%-13s %s", t, coverage(parts, t))
+		if t == tier.SameUID {
+			line += ", of processes with the agent's uid"
+		}
+		tiers = append(tiers, line)
+	}
+	section("Tiers", tiers...)
+	section("May err on", r.FalsePositives...)
+	section("What to do", r.Actions...)
+	section("References", r.References...)
+	return nil
+}
+
+func find(rules []*detect.Rule, name string) *detect.Rule {
+	for _, fits := range []func(*detect.Rule) bool{
+		func(r *detect.Rule) bool { return r.ID == name },
+		func(r *detect.Rule) bool { return strings.EqualFold(r.ID, name) || r.Name == name && name != "" },
+		func(r *detect.Rule) bool { return strings.EqualFold(r.Title, name) },
+	} {
+		if i := slices.IndexFunc(rules, fits); i >= 0 {
+			return rules[i]
+		}
+	}
+	return nil
+}
+
+// partsOf returns the detection rules that r comes down to: itself, or those that a correlation refers to.
+func partsOf(rules []*detect.Rule, r *detect.Rule) []*detect.Rule {
+	all := []*detect.Rule{r}
+	for i := 0; i < len(all); i++ {
+		for _, name := range all[i].RefersTo() {
+			if part := find(rules, name); part != nil && !slices.Contains(all, part) {
+				all = append(all, part)
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(r *detect.Rule) bool { return r.Kind == detect.Correlation })
+}
+
+// coverage is the worst of the parts'.
+func coverage(parts []*detect.Rule, t tier.Tier) detect.Coverage {
+	worst := detect.Live
+	for _, part := range parts {
+		worst = max(worst, part.Coverage(t.Sight()))
+	}
+	return worst
+}
+
+func join(types []event.Type) string {
+	names := make([]string, 0, len(types))
+	for _, t := range types {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
+}
+
+// wrap breaks s into lines of about width bytes.
+func wrap(s string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(s) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}
