@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/identity/cgroup"
@@ -16,6 +17,9 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/source/process"
 	"github.com/apss-sensor/apss/shared/event"
 )
+
+// maxNamespaces bounds the network namespaces that are watched: GKE allows 256 pods on a node.
+const maxNamespaces = 256
 
 // newSensors makes the sensors that s asks for.
 func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]agent.Source, error) {
@@ -42,7 +46,7 @@ func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]ag
 	}
 	sockets, err := network.New(network.Config{
 		Interval: s.NetInterval, Proc: s.Proc, SuspiciousPorts: s.SuspiciousPorts, InternalNets: s.InternalNets,
-		Process: processes.Process, Container: processes.Container, Logger: log.With("sensor", "network"),
+		Namespaces: maxNamespaces, Process: processes.Process, Container: processes.Container, Logger: log.With("sensor", "network"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
@@ -57,5 +61,29 @@ func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]ag
 		{Name: files.Name(), Run: files.Run, Ready: files.Watching, Stats: func() any { return files.Stats() }},
 		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
 		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
+		{Name: "coverage", Run: func(ctx context.Context, emit func(*event.Event), _ func(context.Context) error) error {
+			cover(ctx, processes.Stats, emit)
+			return nil
+		}},
 	}, nil
+}
+
+// coverEvery is how often the agent says how much of what happened it saw.
+const coverEvery = time.Minute
+
+// cover emits an agent_coverage event every minute, and one for what is left of it when ctx ends.
+func cover(ctx context.Context, stats func() process.Stats, emit func(*event.Event)) {
+	tick := time.NewTicker(coverEvery)
+	defer tick.Stop()
+	for before, began := stats(), time.Now(); ctx.Err() == nil; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		now, ended := stats(), time.Now()
+		emit(&event.Event{Type: event.AgentCoverage, Timestamp: ended, Metadata: map[string]any{
+			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before),
+		}})
+		before, began = now, ended
+	}
 }

@@ -47,8 +47,8 @@ type settings struct {
 	Heartbeat    time.Duration `env:"HEARTBEAT_INTERVAL, default=60s" help:"time between two heartbeats, 1s to 1h"`
 	Drain        time.Duration `env:"DRAIN_TIMEOUT, default=8s" help:"time to send what waits when asked to end, 0s to 10m; Kubernetes gives 30s"`
 
-	ProcInterval    time.Duration  `env:"PROC_SCAN_INTERVAL, default=100ms" help:"time between two looks at the processes, 1ms to 1h"`
-	NetInterval     time.Duration  `env:"NET_SCAN_INTERVAL, default=250ms" help:"time between two looks at the sockets, 10ms to 1h"`
+	ProcInterval    time.Duration  `env:"PROC_SCAN_INTERVAL, default=200ms" help:"time between two looks at the processes, 1ms to 1h"`
+	NetInterval     time.Duration  `env:"NET_SCAN_INTERVAL, default=500ms" help:"time between two looks at the sockets, 10ms to 1h"`
 	WatchPaths      []string       `env:"WATCH_PATHS, default=/etc/passwd,/etc/shadow,/etc/sudoers,/root/.ssh,/etc/crontab,/var/spool/cron" help:"files and folders to watch, most important first; they need not exist yet"`
 	SuspiciousPorts []uint16       `env:"SUSPICIOUS_PORTS, default=4444,5555,6666,1337,3389,5900,5901,6379,27017" help:"ports of the other side that make a connection suspicious"`
 	InternalNets    []netip.Prefix `env:"INTERNAL_NETS, default=100.64.0.0/10" help:"networks that count as internal besides the private ones (RFC 1918, 4193): the cluster's ranges"`

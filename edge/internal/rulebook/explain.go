@@ -44,7 +44,7 @@ func Explain(w io.Writer, rules []*detect.Rule, name string) error {
 			fmt.Fprintf(w, "    %s\n", printable(line))
 		}
 	}
-	section("Meaning", wrap(r.Description, 100)...)
+	section("Meaning", wrap(r.Description)...)
 	section("ATT&CK", strings.Join(append(slices.Clone(r.Tactics), r.Techniques...), ", "))
 	parts := partsOf(rules, r)
 	for _, part := range parts {
@@ -53,9 +53,9 @@ func Explain(w io.Writer, rules []*detect.Rule, name string) error {
 		if part != r {
 			of = " (" + part.ID + ")"
 		}
-		section("Events"+of, wrap(join(needs.Types), 100)...)
-		section("Fields"+of, wrap(strings.Join(needs.Fields, ", "), 100)...)
-		section("Fields that no sensor fills"+of, wrap(strings.Join(needs.Missing, ", "), 100)...)
+		section("Events"+of, wrap(join(needs.Types))...)
+		section("Fields"+of, wrap(strings.Join(needs.Fields, ", "))...)
+		section("Fields that no sensor fills"+of, wrap(strings.Join(needs.Missing, ", "))...)
 	}
 	tiers := make([]string, 0, 4)
 	for _, t := range []tier.Tier{tier.Node, tier.PodFull, tier.SameUID, tier.Limited} {
@@ -115,8 +115,9 @@ func join(types []event.Type) string {
 	return strings.Join(names, ", ")
 }
 
-// wrap breaks s into lines of about width bytes.
-func wrap(s string, width int) []string {
+// wrap breaks s into lines of at most 100 bytes, as far as its words allow.
+func wrap(s string) []string {
+	const width = 100
 	var lines []string
 	line := ""
 	for word := range strings.FieldsSeq(s) {

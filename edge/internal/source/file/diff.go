@@ -9,8 +9,7 @@ import (
 )
 
 const (
-	// maxDiff is how large an event's diff gets: a tenth of what is left for it in a batch of 100 events, 256 KiB, would
-	// be less, but few changes are larger than a few lines.
+	// maxDiff is how large an event's diff gets, in bytes: a batch of events has 256 KiB.
 	maxDiff = 8 << 10
 	// maxDiffLine is how much of one line a diff shows.
 	maxDiffLine = 512

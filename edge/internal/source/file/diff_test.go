@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -168,6 +169,11 @@ func TestTextsAreBounded(t *testing.T) {
 	}
 	for i := range nodes {
 		s.forget(&nodes[i])
+	}
+	c.Limits.DiffSize = 64 << 10
+	s = newTexts(c)
+	if _, _, ok := s.learn(&nodes[0], bytes.Repeat([]byte("\n"), 64<<10), false, 0); ok || nodes[0].keeping != textNone {
+		t.Error("a text that costs more than all at once is compared")
 	}
 	if s.room != c.Limits.DiffMemory || len(s.ranks) != 0 {
 		t.Errorf("got room for %d bytes and ranks %v after all are gone", s.room, s.ranks)

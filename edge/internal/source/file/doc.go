@@ -21,10 +21,9 @@
 //   - FIFOs, sockets and devices are never opened. Names are passed on byte for byte.
 //
 // Metadata of its events: "kind" of what is no regular file; "renamed_from"; "replaced" when another inode took the
-// name of a known file; "links" of a file with more than one hard link and "link_names", the others that are
-// known; "link_target" and "previous_link_target" of a
-// symlink or of a watched path that is reached through one; "rescan" or "while_down" with "changed_at", the inode's
-// change time.
+// name of a known file; "links" of a file with more than one hard link and "link_names", the others that are known;
+// "link_target" and "previous_link_target" of a symlink or of a watched path that is reached through one; "rescan" or
+// "while_down" with "changed_at", the inode's change time.
 //
 // A diff is of a text of at most Limits.DiffSize bytes with one hard link; its last line tells what did not fit. It is
 // missing where the texts would exceed Limits.DiffMemory or change faster than they can be compared.
@@ -39,14 +38,14 @@
 //	     line has the file's name or its folder             /usr and the like
 //	0.2  began within the second before, in the file's folder
 //
-// A search takes as long as a short-lived writer lives, so those are often known by their command line alone or not at
-// all; searches take 3 % of a core at most, and changes that come faster are looked into together.
+// A search takes longer than a short-lived process has a file open, so such are known by their command lines or not at
+// all (BenchmarkCandidates); searches take 3 % of a core at most, and changes that come faster are looked into together.
 //
 // Reads of Config.ReadPaths are told as the kernel tells of open(2), by an inotify instance of its own: the first by a
 // process in a minute at once, the others of that minute as one more event with "count" and "since". The sensor's own
-// opens are left out, exactly (see reads). That a file was opened is all that is known: an open to write counts, and
-// the kernel makes one of equal opens that follow each other. A file that takes the place of another is watched some
-// milliseconds later.
+// opens are left out, exactly, but that another's of the same file in the same microseconds is lost with ours (see
+// reads). That a file was opened is all that is known: an open to write counts, and the kernel makes one of equal opens
+// that follow each other. A file that takes the place of another is watched some milliseconds later.
 //
 // Containers that Config.Roots names are watched at the same paths, through /proc/PID/root of one of their processes.
 // Their events have paths as the container sees them and the container's id. Those that share a root folder are one, and

@@ -37,10 +37,11 @@ type search struct {
 	proc   string
 	self   int32 // is never found
 	budget *rate.Limiter
+	most   time.Duration // that one takes
 }
 
 func newSearch(proc string) *search {
-	s := &search{proc: proc, budget: rate.NewLimiter(searchRate, searchBurst)}
+	s := &search{proc: proc, budget: rate.NewLimiter(searchRate, searchBurst), most: maxSearch}
 	if self, err := os.Readlink(proc + "/self"); err == nil { // proc may be of another pid namespace than ours
 		if pid, err := strconv.ParseInt(self, 10, 32); err == nil {
 			s.self = int32(pid)
@@ -78,7 +79,7 @@ func (s *search) holders(targets map[id]struct{}) map[id][]holder {
 	}
 	pids := s.pids()
 	for _, pid := range pids {
-		if left <= 0 || time.Since(start) > maxSearch {
+		if left <= 0 || time.Since(start) > s.most {
 			break
 		}
 		if !seen[pid] {

@@ -30,6 +30,7 @@ func TestCompare(t *testing.T) {
 		{"not to be hashed, inode changed", base, with(func(s *state) { s.hashing, s.ctime = unhashed, 2 }), false, 0},
 		{"first hash", with(func(s *state) { s.hashing = deferred }), base, false, 0},
 		{"first hash after a touch", with(func(s *state) { s.hashing, s.mtime = deferred, 0 }), base, false, content},
+		{"first hash of what was being written to", with(func(s *state) { s.hashing, s.racy = unhashed, true }), base, false, content},
 		{"mode", base, with(func(s *state) { s.mode = 0o4644 }), false, mode},
 		{"owner", base, with(func(s *state) { s.uid = 1 }), false, owner},
 		{"group and mode", base, with(func(s *state) { s.gid, s.mode = 1, 0 }), false, owner | mode},
@@ -218,16 +219,9 @@ func FuzzDecode(f *testing.F) {
 
 func TestSolid(t *testing.T) {
 	for place, want := range map[string]string{
-		"/root":            "/root",
-		"/root/.ssh":       "/root/.ssh",
-		"/proc/7/root":     "/proc/7/root/.",
-		"/proc/self/root":  "/proc/self/root/.",
-		"/h/proc/7/root":   "/h/proc/7/root/.",
-		"/proc/7/root/etc": "/proc/7/root/etc",
-		"/proc/x/root":     "/proc/x/root",
-		"/proc//root":      "/proc//root",
-		"/home/root":       "/home/root",
-		"/":                "/",
+		"/": "/", "/root": "/root", "/proc/1/root": "/proc/1/root/.", "/host/proc/23/root": "/host/proc/23/root/.",
+		"/proc/self/root": "/proc/self/root/.", "/proc/1/root/etc": "/proc/1/root/etc", "/proc/x/root": "/proc/x/root",
+		"/1/root": "/1/root", "/root/root": "/root/root", "/proc/root": "/proc/root",
 	} {
 		if got := solid(place); got != want {
 			t.Errorf("%s: got %s, want %s", place, got, want)

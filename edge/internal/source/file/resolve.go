@@ -79,7 +79,7 @@ func isPattern(path string) bool { return strings.ContainsAny(path, `*?[\`) }
 // (proc_pid_root(5)), and here it stands for the folder.
 func solid(place string) string {
 	process, ok := strings.CutSuffix(place, "/root")
-	if !ok || process == "" { // the folder /root
+	if !ok || process == "" {
 		return place
 	}
 	proc, pid := split(process)

@@ -46,7 +46,7 @@ type state struct {
 	kind                  kind
 	hashing               hashing
 	// racy is true when a write may have followed the hash without moving ctime, whose grain is one timer tick on
-	// kernels before 6.13 (multigrain timestamps).
+	// kernels before 6.13 (multigrain timestamps), and of what has no hash because it changed while it was read.
 	racy bool
 }
 
@@ -89,7 +89,7 @@ func compareContent(prev, cur *state, written bool) delta {
 		}
 	case prev.hashing == hashed && cur.hashing == deferred:
 		return undecided
-	case touched:
+	case touched, prev.racy && prev.hashing != hashed && cur.hashing == hashed: // it was being written to
 		return content
 	}
 	return 0

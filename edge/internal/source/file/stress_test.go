@@ -1,14 +1,11 @@
 package file
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,62 +101,6 @@ func overwrite(tb testing.TB, path, text string) {
 	must(tb, err)
 	_, err = f.WriteString(text)
 	must(tb, err, f.Close())
-}
-
-// BenchmarkLatency changes one of 500 files every millisecond and measures until its event is emitted.
-func BenchmarkLatency(b *testing.B) {
-	const files = 500
-	d := b.TempDir()
-	for i := range files {
-		write(b, fmt.Sprint(d, "/", i), "at first")
-	}
-	s, err := New(Config{Paths: []string{d}, Logger: slog.New(slog.DiscardHandler)})
-	must(b, err)
-	var (
-		mu      sync.Mutex
-		changed = make(map[string]time.Time)
-		took    []time.Duration
-	)
-	ctx, cancel := context.WithCancel(b.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_ = s.Run(ctx, func(e *event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			if at, ok := changed[e.File.Path]; ok {
-				took = append(took, time.Since(at))
-				delete(changed, e.File.Path)
-			}
-		}, func(context.Context) error { return nil })
-	})
-	for s.Stats().Watches == 0 || s.Stats().Unhashed > 0 {
-		runtime.Gosched()
-	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	before, n := cpu(b), 0
-	for b.Loop() {
-		<-tick.C
-		path := fmt.Sprint(d, "/", n%files)
-		mu.Lock()
-		changed[path] = time.Now()
-		mu.Unlock()
-		overwrite(b, path, fmt.Sprintf("change %08d", n))
-		n++
-	}
-	spent := cpu(b) - before
-	for left := 1; left > 0; runtime.Gosched() {
-		mu.Lock()
-		left = len(changed)
-		mu.Unlock()
-	}
-	cancel()
-	wg.Wait()
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2])/1e6, "p50-ms")
-	b.ReportMetric(float64(took[len(took)*99/100])/1e6, "p99-ms")
-	b.ReportMetric(float64(took[len(took)-1])/1e6, "max-ms")
-	b.ReportMetric(float64(spent.Microseconds())/float64(n), "cpu-us/change")
 }
 
 // BenchmarkChange is one look at a small file that was written to, up to its event.

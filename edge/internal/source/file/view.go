@@ -125,7 +125,7 @@ func (s *Sensor) setRoots(ctx context.Context, roots []Root) {
 	s.flush(b)
 	s.scopes.set(s.views)
 	s.reads.regatherNow()
-	s.counters.change(func(t *Stats) { t.Roots = len(s.views) - 1 })
+	s.counters.change(func(t *Stats) { t.Roots, t.Unhashed = len(s.views)-1, len(s.backlog) })
 }
 
 // addView watches Config.Paths in v, of which a new baseline is made.

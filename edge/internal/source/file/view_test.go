@@ -37,7 +37,7 @@ func TestRoots(t *testing.T) {
 		Roots: func(context.Context) <-chan []Root { return roots },
 	})
 	seen := func(files int) func(Stats) bool {
-		return func(s Stats) bool { return s.Files == files && s.Unhashed == 0 }
+		return func(s Stats) bool { return s.Roots == 1 && s.Files == files && s.Unhashed == 0 }
 	}
 	roots <- []Root{{first, "one"}, {second, "one"}, {second, "again"}, {"/proc/1/root/nothing", "two"}}
 	r.eventually(t, "the container is seen", seen(2))

@@ -87,25 +87,29 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// A process that keeps the file open is named.
+// A process that keeps the file open is named, at one of its writes: a search that takes longer than the file is let
+// settle names nobody.
 func TestWriters(t *testing.T) {
 	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
 	r := start(t, Config{Paths: []string{d}})
 	r.hashed(t)
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 3>>"+d+"/a; echo more >&3; read wait")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 3>>"+d+"/a; while read wait; do echo more >&3; done")
 	in, err := cmd.StdinPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	e := r.want(t, "modify "+d+"/a")["modify "+d+"/a"]
+	must(t, err, cmd.Start())
+	var writers []event.Writer
+	for deadline := time.Now().Add(patience); len(writers) == 0 && time.Now().Before(deadline); {
+		_, err := in.Write([]byte("\n"))
+		must(t, err)
+		writers = r.want(t, "modify "+d+"/a")["modify "+d+"/a"].File.Writers
+	}
 	must(t, in.Close())
 	_ = cmd.Wait() // its read found the end
-	if len(e.File.Writers) != 1 {
-		t.Fatalf("got writers %+v, want one", e.File.Writers)
+	if len(writers) != 1 {
+		t.Fatalf("got writers %+v, want one", writers)
 	}
-	got := e.File.Writers[0]
-	if got.PID != int32(cmd.Process.Pid) || got.Confidence != openAlone || got.Exe == "" {
+	if got := writers[0]; got.PID != int32(cmd.Process.Pid) || got.Confidence != openAlone || got.Exe == "" {
 		t.Errorf("got %+v, want process %d with its executable and %v", got, cmd.Process.Pid, openAlone)
 	}
 }
@@ -146,6 +150,7 @@ func TestHolders(t *testing.T) {
 	must(t, err)
 	targets := map[id]struct{}{st.id: {}}
 	s := newSearch(fixture(t, 20, "/nowhere", "pipe:[1]", file, file))
+	s.most = patience
 	if s.self != 1 {
 		t.Errorf("got pid %d for ourselves, want 1", s.self)
 	}

@@ -51,9 +51,21 @@ func TestContainers(t *testing.T) {
 	}
 	unreadable = int32(pid)
 
-	for _, pid := range []int32{first, unreadable} {
-		if e := find(t, s, event.ProcessExec, pid, anyEvent); e.Container == nil || e.Container.ID != "c1" {
-			t.Errorf("exec of %d: got container %v, want c1", pid, e.Container)
+	told := map[int32]bool{}
+	for now, tries := time.Now(), 0; len(told) < 2; now, tries = now.Add(listEvery), tries+1 {
+		if tries == 100 {
+			t.Fatalf("got execs of %v, want of %d and %d", told, first, unreadable)
+		}
+		events, _ := s.scan(now)
+		for _, e := range events {
+			pid := e.Process.PID
+			if e.Type != event.ProcessExec || pid != first && pid != unreadable {
+				continue
+			}
+			told[pid] = true
+			if e.Container == nil || e.Container.ID != "c1" {
+				t.Errorf("exec of %d: got container %v, want c1", pid, e.Container)
+			}
 		}
 	}
 	if c := s.Container(first); c == nil || c.ID != "c1" {

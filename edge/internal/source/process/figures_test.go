@@ -385,29 +385,3 @@ func BenchmarkUnprivileged(b *testing.B) {
 		b.ReportMetric(sum/float64(b.N), name)
 	}
 }
-
-// BenchmarkCPU measures what a sensor costs beside 300 processes: when nothing happens, and at 200 execs a second.
-func BenchmarkCPU(b *testing.B) {
-	crowd(b, 300)
-	for _, mechanism := range Mechanisms() {
-		interval := 10 * time.Millisecond
-		if mechanism == Polling {
-			interval = 100 * time.Millisecond
-		}
-		for _, load := range []string{"idle", "200-execs"} {
-			b.Run(mechanism+"/"+load, func(b *testing.B) {
-				o := observe(b, mechanism, interval)
-				settle(b, o)
-				before := cpu(b)
-				for b.Loop() {
-					if load == "idle" {
-						time.Sleep(2 * time.Second)
-						continue
-					}
-					spaced(b, 400, 5*time.Millisecond, "/bin/true")
-				}
-				b.ReportMetric(100*(cpu(b)-before).Seconds()/b.Elapsed().Seconds(), "%core")
-			})
-		}
-	}
-}

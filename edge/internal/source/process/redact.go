@@ -247,7 +247,7 @@ func appendUserInfo(spans []part, s string) []part {
 		at += n + len("://")
 		end := until(s, at, "/?# \t\r\n\"'<>`")
 		host := strings.LastIndexByte(s[at:end], '@')
-		if host < 0 {
+		if host < 0 || markLen(s[at:]) == host {
 			continue
 		}
 		const longName = 20

@@ -250,8 +250,9 @@ func (s *Sensor) container(e *entry) *event.Container {
 	if e.where != nil || e.process == nil || s.config.Container == nil {
 		return e.where
 	}
-	known := false
-	if e.where, known = s.config.Container(e.process.PID, e.start); !known {
+	where, known := s.config.Container(e.process.PID, e.start)
+	e.where = where
+	if !known {
 		if parent := s.tree[e.process.PPID]; parent != nil && parent != e {
 			e.where = parent.where
 		}

@@ -136,7 +136,7 @@ func (s *Sensor) nameUnseen(now time.Time, all bool) {
 			}
 			s.stats.ByName++
 			var where *event.Container
-			if view := s.tree[int32(o.View)]; view != nil {
+			if view := s.tree[o.View]; view != nil {
 				where = s.container(view)
 			}
 			s.events = append(s.events, &event.Event{

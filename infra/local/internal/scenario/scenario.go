@@ -25,7 +25,7 @@ const (
 	// atMost is how long all of it may take: the promise of make demo-once.
 	atMost = 58 * time.Second
 	// arrival bounds the wait for one deed.
-	arrival = 10 * time.Second
+	arrival = 20 * time.Second
 	// settle bounds the wait for everything that is in flight at the end.
 	settle  = 20 * time.Second
 	refusal = 6 * time.Second // of the receiver

@@ -10,6 +10,7 @@
 package connector
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -74,10 +75,13 @@ func (c *Conn) subscribe() error {
 	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: procIndex}); err != nil {
 		return err
 	}
-	if err := c.send(listen); err != nil {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never returns an error
+	nonce := binary.NativeEndian.Uint32(random[:])
+	if err := c.send(listen, nonce); err != nil {
 		return err
 	}
-	// The answer may stand behind announcements when another program listens too.
+	// Announcements and answers to others come too when other programs listen.
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
 		n, err := c.recv()
 		switch {
@@ -86,7 +90,7 @@ func (c *Conn) subscribe() error {
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
 			return err
 		}
-		if m, ok := parse(c.buf[:n]); ok && m.what == answer {
+		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.seq == nonce && m.ack == nonce+1 { // cn_proc_ack
 			if m.code != 0 {
 				return unix.Errno(m.code)
 			}
@@ -97,7 +101,7 @@ func (c *Conn) subscribe() error {
 }
 
 // send sends one operation: struct nlmsghdr, struct cn_msg and an enum proc_cn_mcast_op.
-func (c *Conn) send(op uint32) error {
+func (c *Conn) send(op, nonce uint32) error {
 	b := make([]byte, messageAt+4)
 	order := binary.NativeEndian
 	order.PutUint32(b, uint32(len(b)))
@@ -105,6 +109,8 @@ func (c *Conn) send(op uint32) error {
 	order.PutUint32(b[12:], uint32(os.Getpid()))
 	order.PutUint32(b[16:], procIndex)
 	order.PutUint32(b[20:], procValue)
+	order.PutUint32(b[24:], nonce)
+	order.PutUint32(b[28:], nonce)
 	order.PutUint16(b[32:], 4)
 	order.PutUint32(b[messageAt:], op)
 	return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
@@ -153,6 +159,6 @@ func (c *Conn) Receive() (e Event, lost uint64, err error) {
 
 // Close ends the subscription. It must not be called while a Receive waits.
 func (c *Conn) Close() error {
-	_ = c.send(ignore) // the kernel then stops making messages that nobody reads
+	_ = c.send(ignore, 0) // the kernel then stops making messages that nobody reads
 	return unix.Close(c.fd)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -163,6 +164,21 @@ func TestRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("root is needed to make namespaces: run the tests as root")
 	}
+	other := dial(t) // what the kernel answers others is no answer to the refused
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	defer wg.Wait()
+	defer close(stop)
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = other.send(listen, 1)
+			}
+		}
+	})
 	for name, tt := range map[string]struct {
 		flags uintptr
 		want  string

@@ -49,10 +49,10 @@ const (
 )
 
 type message struct {
-	what, cpu, seq uint32
-	nanos          int64 // CLOCK_MONOTONIC
-	code           uint32
-	event          Event
+	what, cpu, seq, ack uint32
+	nanos               int64 // CLOCK_MONOTONIC
+	code                uint32
+	event               Event
 }
 
 func parse(b []byte) (message, bool) {
@@ -62,6 +62,7 @@ func parse(b []byte) (message, bool) {
 	}
 	m := message{
 		seq:   order.Uint32(b[24:]),
+		ack:   order.Uint32(b[28:]),
 		what:  order.Uint32(b[messageAt:]),
 		cpu:   order.Uint32(b[messageAt+4:]),
 		nanos: int64(order.Uint64(b[messageAt+8:])),
