@@ -27,6 +27,8 @@ type engine struct {
 type lazyTest struct {
 	test      *test
 	slot, ref int // ref is the slot of a leafRef's other field
+	// implied are keys of which one is found whenever the test is true; nil when none are known.
+	implied []int32
 }
 
 // index finds the keys of one field.
@@ -182,6 +184,7 @@ func (b *builder) code(n *node, rule int) *code {
 	for _, l := range impliedLiterals(t) {
 		c.implied = append(c.implied, b.key(keyID{slot, l.kind, l.text}, rule))
 	}
+	b.e.lazies[at].implied = c.implied
 	return c
 }
 

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -113,6 +114,9 @@ func (m *Matcher) hit(key int32) {
 	}
 }
 
+// found reports whether a key was.
+func (m *Matcher) found(key int32) bool { return m.hits[key>>6]>>(key&63)&1 != 0 }
+
 // loaded returns the slot with its texts.
 func (m *Matcher) loaded(i int, e *event.Event) *slot {
 	s := &m.slots[i]
@@ -144,7 +148,7 @@ func (m *Matcher) run(at int32, e *event.Event) bool {
 		s := &steps[at]
 		var truth bool
 		if s.at >= 0 {
-			truth = m.hits[s.at>>6]>>(s.at&63)&1 != 0
+			truth = m.found(s.at)
 		} else {
 			truth = m.lazy(int(^s.at), e)
 		}
@@ -163,7 +167,11 @@ func (m *Matcher) lazy(i int, e *event.Event) bool {
 		return m.truth[word]&bit != 0
 	}
 	m.asked[word] |= bit
+	m.truth[word] &^= bit
 	l := m.e.lazies[i]
+	if l.implied != nil && !slices.ContainsFunc(l.implied, m.found) {
+		return false
+	}
 	s := m.loaded(l.slot, e)
 	var truth bool
 	if l.test.leaf.kind == leafPattern && !l.test.cased || l.test.leaf.kind == leafRef {
@@ -175,7 +183,6 @@ func (m *Matcher) lazy(i int, e *event.Event) bool {
 	} else {
 		truth = l.test.fits(s)
 	}
-	m.truth[word] &^= bit
 	if truth {
 		m.truth[word] |= bit
 	}
