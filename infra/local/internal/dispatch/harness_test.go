@@ -136,7 +136,11 @@ func (e *endpoint) compare(want []request, fake bool) {
 				continue
 			}
 			gap := float64(g[i].at.Sub(g[i-1].at)) / float64(e.unit)
-			if gap < w[i].from || fake && gap > max(w[i].from, w[i].to) {
+			least := w[i].from
+			if !fake { // on a busy machine a request is noticed some time after it was sent, and the gap after it is shorter
+				least /= 2
+			}
+			if gap < least || fake && gap > max(w[i].from, w[i].to) {
 				e.t.Errorf("%s, request %d: got it %.2f units after the last, want %v to %v",
 					data, i, gap, w[i].from, max(w[i].from, w[i].to))
 			}
