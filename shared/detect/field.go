@@ -156,10 +156,11 @@ func program(exe, arg0, arg1 string, v *values) {
 		if path.Base(arg0) == name && arg1 != "" && arg1[0] != '-' {
 			arg0 = arg1 // busybox sh
 		}
-	case ".":
 	default:
-		v.text(name)
-		return
+		if exe != "" {
+			v.text(name)
+			return
+		}
 	}
 	if i := strings.IndexAny(arg0, ": "); i >= 0 {
 		arg0 = arg0[:i]
