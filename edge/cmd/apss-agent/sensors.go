@@ -59,8 +59,8 @@ func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]ag
 			},
 		},
 		{Name: files.Name(), Run: files.Run, Ready: files.Watching, Stats: func() any { return files.Stats() }},
-		{Name: processes.Name(), Run: processes.Run, Stats: func() any { return processes.Stats() }},
-		{Name: sockets.Name(), Run: sockets.Run, Stats: func() any { return sockets.Stats() }},
+		{Name: processes.Name(), Run: processes.Run, Ready: processes.Watching, Stats: func() any { return processes.Stats() }},
+		{Name: sockets.Name(), Run: sockets.Run, Ready: sockets.Watching, Stats: func() any { return sockets.Stats() }},
 		{Name: "coverage", Run: func(ctx context.Context, emit func(*event.Event), _ func(context.Context) error) error {
 			cover(ctx, processes.Stats, emit)
 			return nil

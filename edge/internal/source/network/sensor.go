@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -56,6 +57,8 @@ type Config struct {
 
 // Sensor watches connections. Its methods may be called concurrently; Run only once.
 type Sensor struct {
+	watching atomic.Bool
+
 	config Config
 	log    *slog.Logger
 	mine   cookies // sockets of the agent
@@ -132,6 +135,14 @@ func (s *Sensor) Control(_, _ string, c syscall.RawConn) error {
 	})
 }
 
+// Watching returns nil once the baseline stands: what is open then is a part of it. Safe for concurrent use.
+func (s *Sensor) Watching() error {
+	if !s.watching.Load() {
+		return errors.New("the baseline of the sockets is not taken yet")
+	}
+	return nil
+}
+
 // Run emits what happens until ctx ends. It returns an error only when the sockets cannot be listed at all.
 func (s *Sensor) Run(
 	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
@@ -157,6 +168,8 @@ func (s *Sensor) Run(
 	if err := s.open(time.Now()); err != nil {
 		return fmt.Errorf("network sensor: %w; mount procfs or turn the sensor off", err)
 	}
+	s.watching.Store(true)
+	defer s.watching.Store(false)
 	tick := time.NewTicker(s.config.Interval)
 	defer tick.Stop()
 	for {

@@ -107,6 +107,14 @@ func (s *Sensor) try(name string) (mechanism, error) {
 	}
 }
 
+// Watching returns nil once the baseline stands: what started before is a part of it. Safe for concurrent use.
+func (s *Sensor) Watching() error {
+	if !s.watching.Load() {
+		return errors.New("the baseline of the processes is not taken yet")
+	}
+	return nil
+}
+
 // Run emits what happens until ctx ends. It returns an error only when there is no procfs to watch.
 func (s *Sensor) Run(
 	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
@@ -118,6 +126,8 @@ func (s *Sensor) Run(
 		return fmt.Errorf("process sensor: %w; mount procfs or turn the sensor off", err)
 	}
 	defer s.close()
+	s.watching.Store(true)
+	defer s.watching.Store(false)
 	for {
 		s.log.Info("watching processes", "mechanism", s.using, "refused", s.refused)
 		err := s.watch(ctx, emit)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,8 @@ type Config struct {
 
 // Sensor watches processes. Its methods may be called concurrently; Run only once.
 type Sensor struct {
+	watching atomic.Bool
+
 	config Config
 	log    *slog.Logger
 	loadID int // of loadavg, kept open: a look at the cursor costs one system call
