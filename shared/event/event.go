@@ -1,6 +1,7 @@
 package event
 
 import (
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -87,6 +88,21 @@ type Process struct {
 	Ancestors []Ancestor `json:"ancestors,omitempty"`
 
 	Extra jsontext.Value `json:",embed"`
+}
+
+// Clone copies p so that whoever gets the copy may change it. The clone of nil is nil.
+func (p *Process) Clone() *Process {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	c.Args = slices.Clone(p.Args)
+	c.Ancestors = slices.Clone(p.Ancestors)
+	if p.Parent != nil {
+		parent := *p.Parent
+		c.Parent = &parent
+	}
+	return &c
 }
 
 // Ancestor is a process seen from its descendant.

@@ -273,7 +273,7 @@ func (s *Sensor) emit(t event.Type, k key, c *conn, now time.Time) {
 		n.State = "UNCONN" // ss(8); "CLOSE" would be the kernel's word for a UDP socket that is open
 	}
 	n.BytesSent, n.BytesReceived = c.sent, c.received
-	e := &event.Event{Type: t, Timestamp: now, Network: &n, Process: clone(c.process)}
+	e := &event.Event{Type: t, Timestamp: now, Network: &n, Process: c.process.Clone()}
 	if c.process != nil && s.config.Container != nil {
 		e.Container = s.config.Container(c.process.PID)
 	}
@@ -301,18 +301,4 @@ func (s *Sensor) describe(pid int32, uid uint32) *event.Process {
 	return &event.Process{
 		PID: pid, UID: uid, LoginUID: event.UnknownID, SessionID: event.UnknownID, Capture: event.CapturePartial,
 	}
-}
-
-func clone(p *event.Process) *event.Process {
-	if p == nil {
-		return nil
-	}
-	c := *p
-	c.Args = slices.Clone(p.Args)
-	c.Ancestors = slices.Clone(p.Ancestors)
-	if p.Parent != nil {
-		parent := *p.Parent
-		c.Parent = &parent
-	}
-	return &c
 }

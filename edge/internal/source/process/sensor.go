@@ -333,7 +333,7 @@ func (s *Sensor) Process(pid int32) *event.Process {
 	e := s.tree[pid]
 	st, err := s.read.statOf(pid)
 	if e != nil && (err != nil || e.is(st.start) && !e.forked && !e.changed(st)) {
-		return clone(e.process)
+		return e.process.Clone()
 	}
 	if err != nil {
 		return nil

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"slices"
 	"syscall"
 	"time"
 
@@ -219,7 +218,7 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 	s.stats.Redacted += uint64(d.redacted)
 	e.emitted = true
 	s.saw(d, now)
-	p := clone(e.process)
+	p := e.process.Clone()
 	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
 	s.events = append(s.events, &event.Event{
 		Type: event.ProcessExec, Timestamp: now, Container: s.container(e), Process: p, Metadata: metadata(d, previous),
@@ -241,7 +240,7 @@ func (s *Sensor) exit(e *entry, now time.Time) {
 	}
 	s.stats.Exits++
 	s.events = append(s.events, &event.Event{
-		Type: event.ProcessExit, Timestamp: now, Container: s.container(e), Process: clone(e.process), Metadata: ending(e.status),
+		Type: event.ProcessExit, Timestamp: now, Container: s.container(e), Process: e.process.Clone(), Metadata: ending(e.status),
 	})
 }
 
@@ -351,19 +350,4 @@ func (s *Sensor) describe(pid int32, d details) *event.Process {
 
 func ancestor(p *event.Process) event.Ancestor {
 	return event.Ancestor{PID: p.PID, Exe: p.Exe, Cmdline: firstRunes(p.Cmdline, maxAncestorRunes)}
-}
-
-// clone copies p so that whoever gets it may change it.
-func clone(p *event.Process) *event.Process {
-	if p == nil {
-		return nil
-	}
-	c := *p
-	c.Args = slices.Clone(p.Args)
-	c.Ancestors = slices.Clone(p.Ancestors)
-	if p.Parent != nil {
-		parent := *p.Parent
-		c.Parent = &parent
-	}
-	return &c
 }
