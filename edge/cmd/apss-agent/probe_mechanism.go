@@ -50,7 +50,7 @@ func mechanisms(s *settings, directory pods.Status) []mechanism {
 		best("process", tryConnector(s.Proc), tryOpens(s.Proc, pids), mechanism{Name: "polling", Detail: "every " + s.ProcInterval.String()}),
 		best("file", tryInotify(s.Proc, pids)),
 		best("network", trySockDiag(), tryProcNet(s.Proc)),
-		best("network", tryNamespaces(s.Proc, pids)),
+		[]mechanism{tryNamespaces(s.Proc, pids)},
 		best("identity", tryCgroup(s.Proc)),
 		best("identity", podsOf(s, directory)),
 	)
@@ -208,10 +208,11 @@ func tryProcNet(proc string) mechanism {
 
 // tryNamespaces enters the network namespace that another process has, if there is one.
 func tryNamespaces(proc string, pids []int32) mechanism {
-	const name = "other network namespaces"
+	m := mechanism{Sensor: "network", Name: "other network namespaces", State: refused}
 	home, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
 	if err != nil {
-		return no(name, err, "mount procfs")
+		m.Detail, m.Help = err.Error(), "mount procfs"
+		return m
 	}
 	found, hidden := map[string]int32{}, 0
 	for _, pid := range pids {
@@ -222,14 +223,23 @@ func tryNamespaces(proc string, pids []int32) mechanism {
 			found[space] = pid
 		}
 	}
-	seen := fmt.Sprintf("%d in view, those of %d processes are hidden", len(found), hidden)
-	for _, pid := range found {
-		if err := netns.Enter(filepath.Join(proc, strconv.Itoa(int(pid)), "ns/net"), func() error { return nil }); err != nil {
-			return no(name, fmt.Errorf("%s; they are polled by /proc: %w", seen, err), "CAP_SYS_ADMIN and CAP_SYS_PTRACE let sock_diag be used there")
-		}
+	for _, pid := range found { // one will do
+		err = netns.Enter(filepath.Join(proc, strconv.Itoa(int(pid)), "ns/net"), func() error { return nil })
 		break
 	}
-	return mechanism{Name: name, Detail: seen}
+	m.Detail = fmt.Sprintf("%d in view, those of %d processes are hidden", len(found), hidden)
+	switch {
+	case err != nil:
+		m.Detail += "; they are polled by /proc: " + err.Error()
+		m.Help = "CAP_SYS_ADMIN and CAP_SYS_PTRACE let sock_diag be used there"
+	case len(found) > 0:
+		m.State = inUse
+	case hidden > 0:
+		m.Help = "a node's agent needs CAP_SYS_PTRACE; a sidecar misses nothing: a pod has one network"
+	default:
+		m.State, m.Detail = available, "none but the agent's own in view"
+	}
+	return m
 }
 
 func tryCgroup(proc string) mechanism {

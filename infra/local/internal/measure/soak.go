@@ -250,8 +250,8 @@ func steadily(ctx context.Context, f func(i int) error) error {
 }
 
 func programs(ctx context.Context, _ string) error {
-	return steadily(ctx, func(i int) error {
-		return exec.CommandContext(ctx, "true", strconv.Itoa(i)).Run()
+	return steadily(ctx, func(int) error {
+		return exec.CommandContext(ctx, "true").Run()
 	})
 }
 
@@ -263,7 +263,7 @@ func changesOf(ctx context.Context, dir string) error {
 		case 0, 1:
 			return os.WriteFile(path, []byte("line "+strconv.Itoa(i)+"\n"), 0o600)
 		case 2:
-			return os.Chmod(path, 0o640)
+			return os.Chmod(path, 0o400)
 		default:
 			return os.Remove(path)
 		}
