@@ -31,13 +31,14 @@ const (
 
 // holding is what the agent holds at a moment, as its /metrics say (process_* and go_* of Prometheus' client).
 type holding struct {
-	resident, fds, goroutines, cpuSeconds, events float64
+	resident, heap, fds, goroutines, cpuSeconds, events float64
 }
 
 // Soak runs the agent alone for d, its events thrown away, under a steady load: 20 programs, 20 file changes and 20
 // connections a second. It prints what the agent holds as time goes by, then the medians of the first third, the second
 // and the last, and returns an error when it holds more goroutines or files in the last third than in the first, or
-// clearly more memory in the last than in the second: a Go program's heap settles in its first minutes.
+// clearly more memory in the last than in the second: a heap settles in its first minutes, and the pages of the program
+// itself, half of what is resident, come in as they are first used.
 func Soak(ctx context.Context, c system.Config, d time.Duration, out io.Writer) (err error) {
 	log, err := os.OpenFile(c.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -81,8 +82,8 @@ func Soak(ctx context.Context, c system.Config, d time.Duration, out io.Writer) 
 			return err
 		}
 		all = append(all, h)
-		fmt.Fprintf(out, "soak %v: %.1f MiB resident, %.0f goroutines, %.0f files open, %.1f s of CPU, %.0f events\n",
-			time.Since(began).Round(time.Second), h.resident/(1<<20), h.goroutines, h.fds, h.cpuSeconds, h.events)
+		fmt.Fprintf(out, "soak %v: %.1f MiB resident, %.1f of heap, %.0f goroutines, %.0f files open, %.1f s of CPU, %.0f events\n",
+			time.Since(began).Round(time.Second), h.resident/(1<<20), h.heap/(1<<20), h.goroutines, h.fds, h.cpuSeconds, h.events)
 	}
 	return verdict(all, time.Since(began), out)
 }
@@ -93,13 +94,15 @@ func verdict(all []holding, took time.Duration, out io.Writer) error {
 	parts := []holding{median(all[:third]), median(all[third : len(all)-third]), median(all[len(all)-third:])}
 	for i, name := range []string{"begin", "middle", "end"} {
 		fmt.Fprintf(out, "BENCH agent-soak-rss-%s %.1f MiB\n", name, parts[i].resident/(1<<20))
+		fmt.Fprintf(out, "BENCH agent-soak-heap-%s %.1f MiB\n", name, parts[i].heap/(1<<20))
 		fmt.Fprintf(out, "BENCH agent-soak-goroutines-%s %.0f goroutines\n", name, parts[i].goroutines)
 		fmt.Fprintf(out, "BENCH agent-soak-files-%s %.0f files\n", name, parts[i].fds)
 	}
 	fmt.Fprintf(out, "BENCH agent-soak-cpu %.2f %%\n", 100*all[len(all)-1].cpuSeconds/took.Seconds())
 	const (
-		few    = 10  // goroutines and files come and go with what happens
-		growth = 1.2 // the collector lets a heap of a few MiB breathe
+		few        = 10  // goroutines and files come and go with what happens
+		growth     = 1.2 // the collector lets a heap of a few MiB breathe
+		heapGrowth = 1.5 // as it stands anywhere between two collections
 	)
 	var errs []error
 	for _, g := range []struct {
@@ -110,6 +113,7 @@ func verdict(all []holding, took time.Duration, out io.Writer) error {
 		{"goroutines", parts[0].goroutines, parts[0].goroutines + few, parts[2].goroutines},
 		{"open files", parts[0].fds, parts[0].fds + few, parts[2].fds},
 		{"bytes resident", parts[1].resident, parts[1].resident * growth, parts[2].resident},
+		{"bytes of heap", parts[1].heap, parts[1].heap * heapGrowth, parts[2].heap},
 	} {
 		if g.now > g.most {
 			errs = append(errs, fmt.Errorf("the agent grows: %.0f %s in the last third, %.0f before", g.now, g.what, g.before))
@@ -121,6 +125,7 @@ func verdict(all []holding, took time.Duration, out io.Writer) error {
 func median(all []holding) (m holding) {
 	for _, field := range []func(*holding) *float64{
 		func(h *holding) *float64 { return &h.resident },
+		func(h *holding) *float64 { return &h.heap },
 		func(h *holding) *float64 { return &h.fds },
 		func(h *holding) *float64 { return &h.goroutines },
 	} {
@@ -183,8 +188,8 @@ func ask(ctx context.Context, addr string) (holding, error) {
 
 func parseHolding(text string) (h holding, err error) {
 	wanted := map[string]*float64{
-		"process_resident_memory_bytes": &h.resident, "process_open_fds": &h.fds, "go_goroutines": &h.goroutines,
-		"process_cpu_seconds_total": &h.cpuSeconds, "apss_agent_events_total": &h.events,
+		"process_resident_memory_bytes": &h.resident, "go_memstats_heap_inuse_bytes": &h.heap,
+		"process_open_fds": &h.fds, "go_goroutines": &h.goroutines, "process_cpu_seconds_total": &h.cpuSeconds, "apss_agent_events_total": &h.events,
 	}
 	seen := map[string]bool{}
 	lines := bufio.NewScanner(strings.NewReader(text))

@@ -11,6 +11,7 @@ func TestParseHolding(t *testing.T) {
 	const text = `# HELP go_goroutines Number of goroutines that currently exist.
 # TYPE go_goroutines gauge
 go_goroutines 31
+go_memstats_heap_inuse_bytes 1.048576e+06
 process_cpu_seconds_total 1.5
 process_open_fds 40
 process_resident_memory_bytes 2.097152e+06
@@ -18,7 +19,7 @@ apss_agent_events_total{severity="LOW",type="a } b"} 3
 apss_agent_events_total{severity="HIGH",type="x"} 4
 `
 	got, err := parseHolding(text)
-	if want := (holding{resident: 2 << 20, fds: 40, goroutines: 31, cpuSeconds: 1.5, events: 7}); err != nil || got != want {
+	if want := (holding{resident: 2 << 20, heap: 1 << 20, fds: 40, goroutines: 31, cpuSeconds: 1.5, events: 7}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for _, bad := range []string{"", strings.Replace(text, " 31", " many", 1), strings.Replace(text, "process_open_fds", "other", 1)} {
@@ -47,13 +48,14 @@ func TestVerdict(t *testing.T) {
 			}
 		}, ""},
 		{"leaks memory", func(i int, h *holding) { h.resident += float64(i) * 3 * mib }, "bytes resident"},
+		{"leaks heap", func(i int, h *holding) { h.heap += float64(i*i) * mib }, "bytes of heap"},
 		{"leaks goroutines", func(i int, h *holding) { h.goroutines += float64(i) * 3 }, "45 goroutines in the last third, 27 before"},
 		{"leaks files", func(i int, h *holding) { h.fds += float64(i) * 3 }, "open files"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			all := make([]holding, 9)
 			for i := range all {
-				all[i] = holding{resident: 20 * mib, fds: 24, goroutines: 24}
+				all[i] = holding{resident: 20 * mib, heap: 10 * mib, fds: 24, goroutines: 24}
 				tt.change(i, &all[i])
 			}
 			err := verdict(all, time.Minute, io.Discard)
