@@ -109,7 +109,11 @@ type Decision struct {
 
 // Pod decides about p.
 func Pod(p *pod.Pod, ns Namespace, s *Settings, c Cluster) Decision {
-	d := Decision{Workload: p.Workload()}
+	d := InNamespace(ns, s)
+	if d.Reason != Injected {
+		return d
+	}
+	d.Workload = p.Workload()
 	if d.Reason = d.whether(p, ns, s); d.Reason != Injected {
 		return d
 	}
@@ -150,8 +154,15 @@ func (d *Decision) boolean(name string, value *string, otherwise bool) bool {
 	return otherwise
 }
 
-// whether returns Injected when nothing speaks against it.
-func (d *Decision) whether(p *pod.Pod, ns Namespace, s *Settings) Reason {
+// InNamespace decides as far as the namespace does: for most pods no more is needed. [Injected] means that the pod itself
+// has to be looked at.
+func InNamespace(ns Namespace, s *Settings) Decision {
+	var d Decision
+	d.Reason = d.namespace(ns, s)
+	return d
+}
+
+func (d *Decision) namespace(ns Namespace, s *Settings) Reason {
 	switch {
 	case ns.Name == s.Own:
 		return OwnNamespace
@@ -160,16 +171,22 @@ func (d *Decision) whether(p *pod.Pod, ns Namespace, s *Settings) Reason {
 	}
 	switch label := ns.Labels[LabelInject]; label {
 	case "enabled":
+		return Injected
 	case "disabled":
 		return NamespaceDisabled
 	default:
 		if label != "" {
 			d.warn("label %s of namespace %s is %.40q, want enabled or disabled; taken as not set", LabelInject, ns.Name, label)
 		}
-		if !s.All {
-			return NamespaceNotEnabled
-		}
 	}
+	if !s.All {
+		return NamespaceNotEnabled
+	}
+	return Injected
+}
+
+// whether returns Injected when nothing of the pod speaks against it.
+func (d *Decision) whether(p *pod.Pod, ns Namespace, s *Settings) Reason {
 	a := annotations(p)
 	switch {
 	case a.Mirror != nil, a.Source != nil && *a.Source != "api":

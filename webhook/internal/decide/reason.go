@@ -23,6 +23,8 @@ const (
 	NotAPod             Reason = "not-a-pod"
 	NotACreation        Reason = "not-a-creation"
 	Unreadable          Reason = "unreadable"
+	NamespaceUnknown    Reason = "namespace-unknown"
+	Failed              Reason = "failed"
 )
 
 // Text explains r to a person.
@@ -62,6 +64,10 @@ func (r Reason) Text() string {
 		return "only pods that are created are injected"
 	case Unreadable:
 		return "the review could not be read"
+	case NamespaceUnknown:
+		return "the namespace's labels are not known yet"
+	case Failed:
+		return "the review failed here; the log says why"
 	}
 	return string(r)
 }

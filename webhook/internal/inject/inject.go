@@ -76,15 +76,19 @@ func encode(v any) jsontext.Value {
 }
 
 // Pod decides about the pod in object, which is JSON, and returns the patch that carries the decision out; it is nil when
-// there is nothing to change. An error means that object is no pod that can be read.
-func (in *Injector) Pod(object []byte, ns decide.Namespace, c decide.Cluster) (decide.Decision, *pod.Pod, []byte, error) {
+// there is nothing to change. An error means that object is no pod that can be read; where the namespace decides it is not
+// read.
+func (in *Injector) Pod(object []byte, ns decide.Namespace, c decide.Cluster) (decide.Decision, []byte, error) {
+	if d := decide.InNamespace(ns, &in.decide); d.Reason != decide.Injected {
+		return d, nil, nil
+	}
 	p, err := pod.Parse(object)
 	if err != nil {
-		return decide.Decision{Reason: decide.Unreadable}, nil, nil, err
+		return decide.Decision{Reason: decide.Unreadable}, nil, err
 	}
 	d := decide.Pod(p, ns, &in.decide, c)
 	if d.Reason == decide.Injected {
-		return d, p, in.patch(p, &d), nil
+		return d, in.patch(p, &d), nil
 	}
 	if d.Reason == decide.Present {
 		d.Reason = decide.Foreign
@@ -94,7 +98,7 @@ func (in *Injector) Pod(object []byte, ns decide.Namespace, c decide.Cluster) (d
 			d.Warnings = append(d.Warnings, decide.Foreign.Text())
 		}
 	}
-	return d, p, nil, nil
+	return d, nil, nil
 }
 
 // patch carries d out.

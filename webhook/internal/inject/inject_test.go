@@ -86,7 +86,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, _, patch, err := in.Pod(object, enabled, modern)
+			d, patch, err := in.Pod(object, enabled, modern)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestGolden(t *testing.T) {
 // again: injecting twice changes nothing.
 func again(t *testing.T, in *Injector, patched []byte, before decide.Reason) {
 	t.Helper()
-	d, _, patch, err := in.Pod(patched, enabled, modern)
+	d, patch, err := in.Pod(patched, enabled, modern)
 	if err != nil || patch != nil {
 		t.Errorf("the patched pod is patched again: %s, %v", patch, err)
 	}
@@ -127,7 +127,7 @@ const plain = `{"metadata":{"name":"web"},"spec":{"containers":[{"name":"web","i
 // A sidecar that came back from the API server is ours with its defaults, and not with anything else.
 func TestGenuine(t *testing.T) {
 	in := injector(t)
-	_, _, patch, err := in.Pod([]byte(plain), enabled, modern)
+	_, patch, err := in.Pod([]byte(plain), enabled, modern)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestGenuine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, _, patch, err := in.Pod(raw, enabled, modern)
+		d, patch, err := in.Pod(raw, enabled, modern)
 		if err != nil || patch != nil || d.Reason != c.want {
 			t.Errorf("%s: got %s, patch %s, error %v; want %s and no patch", name, d.Reason, patch, err, c.want)
 		}
@@ -201,13 +201,13 @@ func TestNewReportsAllFaults(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	in := injector(t)
 	for _, object := range []string{"", "null", "[]", "{", `{"spec":{"containers":{}}}`, `{"spec":{"containers":[1]}}`, `{"metadata":{"annotations":{"apss.dev/tier":1}}}`, "{\"a\":\"\xff\"}"} {
-		d, _, patch, err := in.Pod([]byte(object), enabled, modern)
+		d, patch, err := in.Pod([]byte(object), enabled, modern)
 		if err == nil || d.Reason != decide.Unreadable || patch != nil {
 			t.Errorf("%q: got %s, %s, %v; want an error", object, d.Reason, patch, err)
 		}
 	}
 	for _, object := range []string{"{}", `{"spec":null,"metadata":null}`, `{"spec":{"containers":null}}`} {
-		if d, _, patch, err := in.Pod([]byte(object), enabled, modern); err != nil || d.Reason != decide.NoContainers || patch != nil {
+		if d, patch, err := in.Pod([]byte(object), enabled, modern); err != nil || d.Reason != decide.NoContainers || patch != nil {
 			t.Errorf("%s: got %s, %s, %v; want %s", object, d.Reason, patch, err, decide.NoContainers)
 		}
 	}
