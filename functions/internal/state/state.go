@@ -46,3 +46,6 @@ type Store interface {
 	// Close ends what the store started.
 	Close() error
 }
+
+// Volatile is what a Store has whose records may end with the program: what waits in it is better sent before.
+type Volatile interface{ Volatile() bool }
