@@ -24,6 +24,9 @@ const (
 // ErrDown is what a Store's errors wrap when the store cannot be reached: the caller goes on without it.
 var ErrDown = errors.New("the state store cannot be reached")
 
+// ErrLimit is what a Store's errors wrap when a key or value is beyond the limits.
+var ErrLimit = errors.New("a record beyond the limits")
+
 // Record is what is kept under a key.
 type Record struct {
 	Value   []byte    // nil: there is none
