@@ -191,25 +191,25 @@ func TestDigest(t *testing.T) {
 		p := &people{}
 		s := start(t, p, func(c *Config) { c.Rate = Rate{PerMinute: 6, Burst: 2} })
 		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
-		for i := range 30 {
+		for i := range 60 {
 			s.done(t, alert(i, fmt.Sprintf("f%02d", i), event.Medium))
 		}
-		s.done(t, alert(30, "f29", event.High), alert(31, "f28", event.Critical), alert(32, "c", event.Critical))
+		s.done(t, alert(60, "f29", event.High), alert(61, "f28", event.Critical), alert(62, "c", event.Critical))
 		want := []string{"opened f00 x1 MEDIUM", "opened f01 x1 MEDIUM", "opened f28 x2 CRITICAL", "opened c x1 CRITICAL"}
 		wantLines(t, &p.inbox, want...)
 		s.run(t, time.Minute)
-		want = append(want, "digest of 27, 28 alerts")
+		want = append(want, "digest of 57, 58 alerts")
 		wantLines(t, &p.inbox, want...)
 		d := p.got()[4].digest
 		if got := d.Incidents[0]; got.Fingerprint != "f29" || got.Count != 2 || got.Alert.Severity != event.High || got.Change != integration.Opened {
 			t.Errorf("got %+v first, want the most severe", got)
 		}
-		if len(d.Incidents) != mostDigested || d.More != 27-mostDigested || d.To.Sub(d.From) != time.Minute {
+		if len(d.Incidents) != mostDigested || d.More != 57-mostDigested || d.To.Sub(d.From) != time.Minute {
 			t.Errorf("got %d listed and %d more from %v to %v", len(d.Incidents), d.More, d.From, d.To)
 		}
 		// What stood in a digest is told by itself when there is more of it, and ends without a word when there is not.
 		s.run(t, 4*time.Minute)
-		s.done(t, alert(40, "f10", event.Medium))
+		s.done(t, alert(70, "f10", event.Medium))
 		s.run(t, 2*time.Minute)
 		want = append(want, "opened f10 x2 MEDIUM")
 		wantLines(t, &p.inbox, want...)

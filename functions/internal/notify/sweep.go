@@ -20,8 +20,9 @@ import (
 const (
 	// maxDue is how many incidents are dealt with at a time: a digest stands for no more.
 	maxDue = 500
-	// mostDigested are those that a digest has in full; the smallest of the receivers lists ten (Discord's embeds).
-	mostDigested = 20
+	// mostDigested are those that a digest lists: a line each is within the smallest of the receivers' limits (Discord's
+	// description of 4,096 characters, https://discord.com/developers/docs/resources/message#embed-object-embed-limits).
+	mostDigested = 50
 	// senders is how many messages of known incidents are on their way at the same time.
 	senders = 4
 )
@@ -324,7 +325,8 @@ func (n *Notify) digest(ctx context.Context, turns []*turn) {
 		return
 	}
 	slices.SortFunc(turns, func(a, b *turn) int {
-		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.First, b.First), cmp.Compare(a.key, b.key))
+		// Of equals those that were told of least, so that none is always beyond the list.
+		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.Told, b.Told), cmp.Compare(a.First, b.First), cmp.Compare(a.key, b.key))
 	})
 	now := time.Now()
 	d := integration.Digest{From: now, To: now.UTC(), More: max(len(turns)-mostDigested, 0)}
