@@ -175,8 +175,9 @@ func (c *child) peak(b *testing.B) float64 {
 
 // sink is a receiver that waits what delay says before it accepts.
 type sink struct {
-	url   string
-	calls atomic.Int64
+	url    string
+	calls  atomic.Int64
+	asleep atomic.Int64 // calls that wait right now
 }
 
 func newSink(b *testing.B, delay func(path string) time.Duration) *sink {
@@ -189,6 +190,8 @@ func newSink(b *testing.B, delay func(path string) time.Duration) *sink {
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if d := delay(r.URL.Path); d > 0 {
+			s.asleep.Add(1)
+			defer s.asleep.Add(-1)
 			select {
 			case <-time.After(d):
 			case <-r.Context().Done():
@@ -369,7 +372,8 @@ func BenchmarkIsolation(b *testing.B) {
 			alone = append(alone, measure())
 			ctx, stop := context.WithCancel(b.Context())
 			var wg sync.WaitGroup
-			for range 50 { // Pub/Sub's pushes, each again after a while
+			const hanging = 50
+			for range hanging { // Pub/Sub's pushes, each again after a while
 				wg.Go(func() {
 					for ctx.Err() == nil {
 						_, _ = p.push(ctx, c.url+"/alerts/two")
@@ -380,9 +384,17 @@ func BenchmarkIsolation(b *testing.B) {
 					}
 				})
 			}
+			// Their connections are made first, which costs whatever the receiver does; once the breaker is open, fewer hang.
+			for end := time.Now().Add(3 * time.Second); s.asleep.Load() < hanging && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
 			beside = append(beside, measure())
 			stop()
 			wg.Wait()
+			for s.asleep.Load() > 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			measure() // connections
 		}
 		slices.Sort(alone)
 		slices.Sort(beside)

@@ -156,8 +156,8 @@ type setup struct {
 	dead *graveyard
 }
 
-func start(t testing.TB, to integration.Integration, change func(*Config)) setup {
-	t.Helper()
+func start(tb testing.TB, to integration.Integration, change func(*Config)) setup {
+	tb.Helper()
 	dead := &graveyard{}
 	c := Config{
 		Name: "test", To: to, Dead: dead, State: state.NewMemory(100_000, 256<<20),
@@ -170,7 +170,7 @@ func start(t testing.TB, to integration.Integration, change func(*Config)) setup
 	}
 	n, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return setup{n, dead}
 }
@@ -218,10 +218,10 @@ func (s setup) done(t *testing.T, alerts ...*event.Alert) {
 }
 
 // closes ends s: what it started must be over for a bubble of synctest to end.
-func (s setup) closes(t testing.TB) {
-	t.Helper()
+func (s setup) closes(tb testing.TB) {
+	tb.Helper()
 	if err := s.Close(context.Background()); err != nil {
-		t.Errorf("Close: %v", err)
+		tb.Errorf("Close: %v", err)
 	}
 }
 

@@ -148,7 +148,7 @@ func (n *Notify) await(ctx context.Context, key string, poll time.Duration) *out
 func (n *Notify) announce(ctx context.Context, key string, taken *record, a *event.Alert) (fate, *outcome.Error) {
 	now := time.Now()
 	if e := n.breaker.Ready(now); e != nil {
-		return n.putOff(ctx, key, taken, a, e)
+		return n.putOff(ctx, key, a, e)
 	}
 	if !n.pace.first(now, a.Severity) {
 		return n.enlist(ctx, key, a, n.nextDigest(now))
@@ -158,7 +158,7 @@ func (n *Notify) announce(ctx context.Context, key string, taken *record, a *eve
 	i := next.incident(key, a)
 	ref, _, e := n.tellIncident(ctx, i)
 	if e != nil {
-		return n.putOff(ctx, key, taken, a, e)
+		return n.putOff(ctx, key, a, e)
 	}
 	_ = n.note(ctx, key, func(r *record) *record {
 		if r == nil { // the lease was over before the answer came
@@ -174,7 +174,7 @@ func (n *Notify) announce(ctx context.Context, key string, taken *record, a *eve
 }
 
 // putOff is what becomes of a when its message could not be sent.
-func (n *Notify) putOff(ctx context.Context, key string, taken *record, a *event.Alert, e *outcome.Error) (fate, *outcome.Error) {
+func (n *Notify) putOff(ctx context.Context, key string, a *event.Alert, e *outcome.Error) (fate, *outcome.Error) {
 	if e.Class == outcome.Retry && e.Status == http.StatusTooManyRequests {
 		return n.enlist(ctx, key, a, time.Now().Add(max(e.After, time.Second)))
 	}

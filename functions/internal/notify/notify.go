@@ -201,12 +201,11 @@ func (n *Notify) handle(ctx context.Context, p envelope.Push, begin time.Time) (
 func (n *Notify) settle(ctx context.Context, p envelope.Push, a *event.Alert, begin time.Time) (fate, *outcome.Error) {
 	deadline, cancel := context.WithDeadline(ctx, begin.Add(n.cfg.Deliver))
 	defer cancel()
-	var f fate
-	var e *outcome.Error
+	f, e := sent, (*outcome.Error)(nil)
 	if n.people != nil {
 		f, e = n.join(deadline, a)
 	} else {
-		f, e = n.send(deadline, a)
+		e = n.send(deadline, a)
 	}
 	if e == nil {
 		return f, nil
@@ -221,16 +220,16 @@ func (n *Notify) settle(ctx context.Context, p envelope.Push, a *event.Alert, be
 	}
 }
 
-// send hands a to a program.
-func (n *Notify) send(ctx context.Context, a *event.Alert) (fate, *outcome.Error) {
+// send hands a to a program, and returns nil when it was accepted.
+func (n *Notify) send(ctx context.Context, a *event.Alert) *outcome.Error {
 	if e := n.breaker.Ready(time.Now()); e != nil {
-		return 0, e
+		return e
 	}
 	if e := n.pace.wait(ctx, a.Severity); e != nil {
-		return 0, e
+		return e
 	}
 	_, e := n.call(ctx, kindAlert, a.Severity, a.ID, func(ctx context.Context) error { return n.programs.SendAlert(ctx, a) })
-	return sent, e
+	return e
 }
 
 // opened is how many bytes of p are in hand once it is opened: twice its JSON, as text and as values. A message that is

@@ -148,7 +148,7 @@ func (n *Notify) serve(ctx context.Context, keys []string, what func(*record, ti
 
 // serveOne does what is to be done of one incident.
 func (n *Notify) serveOne(ctx context.Context, key string, what func(*record, time.Time, Group) act) error {
-	if ctx.Err() != nil || n.breaker.Ready(time.Now()) != nil {
+	if n.breaker.Ready(time.Now()) != nil {
 		return nil // it stays due
 	}
 	t, do, err := n.take(ctx, key, what)
