@@ -173,7 +173,7 @@ func TestPath(t *testing.T) {
 				}
 				delete(l, "apss-reason")
 			}
-			want := []map[string]string{{"apss-integration": "sweetsecurity", "apss-subscription": "projects/p/subscriptions/s",
+			want := []map[string]string{{"apss-integration": "sweetsecurity", "apss-topic": "events", "apss-subscription": "projects/p/subscriptions/s",
 				"apss-message-id": "17", "apss-delivery-attempt": "2", "apss-receiver-status": tt.receiver}}
 			if diff := cmp.Diff(want, letters); diff != "" {
 				t.Errorf("letters (-want +got):\n%s", diff)
