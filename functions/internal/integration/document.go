@@ -35,6 +35,7 @@ const (
 //
 // No fault shows the value of a secret.
 type Document struct {
+	Name    string // where it is, for faults
 	Kinds   []Kind
 	Schemes secret.Schemes // of references, beside file:// and env://
 	Local   bool           // plain secrets are allowed
@@ -91,6 +92,7 @@ func (d Document) Read(ctx context.Context, text []byte, shortcuts ...Shortcut) 
 
 // fault is one thing wrong with the document.
 type fault struct {
+	document string
 	line     int
 	instance string
 	key      string // path of keys
@@ -99,10 +101,11 @@ type fault struct {
 
 func (f *fault) Error() string {
 	var parts []string
+	line := ""
 	if f.line > 0 {
-		parts = append(parts, fmt.Sprintf("line %d", f.line))
+		line = fmt.Sprintf("line %d", f.line)
 	}
-	for _, p := range []string{f.instance, f.key, f.problem} {
+	for _, p := range []string{f.document, line, f.instance, f.key, f.problem} {
 		if p != "" {
 			parts = append(parts, p)
 		}
@@ -125,9 +128,9 @@ type reader struct {
 }
 
 func (r *reader) fault(n *yaml.Node, key, format string, args ...any) {
-	f := fault{line: n.Line, instance: r.label, key: key, problem: fmt.Sprintf(format, args...)}
+	f := fault{document: r.Name, line: n.Line, instance: r.label, key: key, problem: fmt.Sprintf(format, args...)}
 	if v := r.variables[key]; v != "" {
-		f.instance, f.key = "", v
+		f.document, f.instance, f.key = "", "", v
 	}
 	r.faults = append(r.faults, f)
 }
