@@ -19,7 +19,7 @@ func TestRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var data bytes.Buffer
 		for k := range 8 {
-			fmt.Fprintf(&data, "{\"id\":%q,\"severity\":%q}\n", id(1, k), event.Severity(k%2*4)) //nolint:gosec // 0 or 4
+			fmt.Fprintf(&data, "{\"id\":%q,\"severity\":%q}\n", id(1, k), event.Severity(k%2*4))
 		}
 		poison := has(id(1, 3))
 		r := &receiver{answer: func(_ context.Context, call int, events []event.Raw) *outcome.Error {

@@ -193,7 +193,7 @@ func (r *reader) scalar(n *yaml.Node, t target, path string) {
 		return
 	}
 	var err error
-	want := ""
+	var want string
 	switch t.Interface().(type) {
 	case time.Duration:
 		var d time.Duration

@@ -75,8 +75,9 @@ func Text(value string) ([]byte, error) {
 // Read returns the instances of the document text, then those of shortcuts. The error joins every fault.
 func (d Document) Read(ctx context.Context, text []byte, shortcuts ...Shortcut) ([]Instance, error) {
 	r := reader{Document: d, ctx: ctx, names: map[string]string{}}
-	var instances []Instance
-	for i, n := range r.list(text) {
+	list := r.list(text)
+	instances := make([]Instance, 0, len(list)+len(shortcuts))
+	for i, n := range list {
 		instances = append(instances, r.instance(n, fmt.Sprintf("number %d", i+1)))
 	}
 	for _, s := range shortcuts {

@@ -128,14 +128,14 @@ func (r *Route) takesMember(m member, value []byte) bool {
 		var s event.Severity
 		return s.UnmarshalText(text(value)) != nil || s >= r.MinSeverity
 	case memberRules:
-		any := false
+		none := true
 		for rule := range elements(value) {
-			any = true
+			none = false
 			if takes(r.Rules, text(rule)) {
 				return true
 			}
 		}
-		return !any && takes(r.Rules, "")
+		return none && takes(r.Rules, "")
 	default:
 		return takes(r.globs(m), text(value))
 	}
@@ -153,9 +153,10 @@ func takes[S ~string | ~[]byte](globs []Glob, s S) bool {
 
 // validate reports patterns of types that match no type.
 func (r *Route) validate() error {
-	var names []string
-	for _, t := range event.Types() {
-		names = append(names, string(t))
+	types := event.Types()
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = string(t)
 	}
 	var errs []error
 	for _, g := range r.Types {

@@ -161,10 +161,10 @@ func slow(r *Route, members map[string]json.RawMessage) bool {
 			rules = append(rules, s)
 		}
 	}
-	any := func(globs []Glob, of ...string) bool {
+	one := func(globs []Glob, of ...string) bool {
 		return len(globs) == 0 || slices.ContainsFunc(globs, func(g Glob) bool { return slices.ContainsFunc(of, g.Match) })
 	}
-	return any(r.Types, get("type")) && any(r.Rules, rules...) && any(r.Namespaces, get("pod_namespace")) && any(r.Clusters, get("cluster"))
+	return one(r.Types, get("type")) && one(r.Rules, rules...) && one(r.Namespaces, get("pod_namespace")) && one(r.Clusters, get("cluster"))
 }
 
 // BenchmarkMatchEvent: the time for one event of a usual stream, where all is read and where the leading members decide.

@@ -63,7 +63,7 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 		return nil, fmt.Errorf("%w:\n%w", ErrSettings, err)
 	}
 	if served == 0 {
-		p.tel.Logger().Warn("no integration is enabled here: every push goes to the dead letters; enable one in "+documentName, //nolint:noctx // at the start
+		p.tel.Logger().Warn("no integration is enabled here: every push goes to the dead letters; enable one in "+documentName,
 			"instances", len(instances))
 	}
 	var err error
@@ -143,7 +143,7 @@ func (r *router) mux(p *Program) http.Handler {
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		mux.Handle("GET "+path, p.tel.Handler())
 	}
-	var paths []string
+	paths := make([]string, 0, len(r.topics))
 	for topic := range r.topics {
 		mux.HandleFunc("/"+topic+"/{integration}", func(w http.ResponseWriter, q *http.Request) { r.serve(w, q, topic) })
 		paths = append(paths, fmt.Sprintf("pushes of %s go to /%s/<integration>", topic, topic))

@@ -1,11 +1,13 @@
 package registry
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/shared/secret"
 )
 
 // TestKinds: names are different, settings are new ones each time, and no key of theirs is one of every instance.
@@ -42,4 +44,21 @@ func keys(t reflect.Type) map[string]bool {
 		}
 	}
 	return out
+}
+
+// TestExample: the document that docs/integrations.md shows is read without a fault.
+func TestExample(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/integrations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	got, err := integration.Document{
+		Kinds:   Kinds(),
+		Schemes: secret.Schemes{"secret": func(string) (secret.Source, error) { return secret.Parse("env://NOT_READ") }},
+	}.Read(t.Context(), []byte(text))
+	if err != nil || len(got) == 0 {
+		t.Errorf("got %d instances, %v", len(got), err)
+	}
 }
