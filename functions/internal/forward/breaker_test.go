@@ -12,7 +12,7 @@ import (
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-func TestHolds(t *testing.T) {
+func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var next *outcome.Error
 		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error { return next }}
@@ -72,4 +72,45 @@ func TestHolds(t *testing.T) {
 			t.Errorf("after a success: held for %v, want 1 s", got)
 		}
 	})
+}
+
+// TestRefusesEverything: a receiver with which something is wrong does not send the whole stream to the dead letters,
+// and all that waited is delivered when it is mended.
+func TestRefusesEverything(t *testing.T) {
+	for _, status := range []int{404, 422} {
+		synctest.Test(t, func(t *testing.T) {
+			class := outcome.Permanent
+			if status == 422 {
+				class = outcome.Split
+			}
+			wrong := &outcome.Error{Class: class, Status: status, Reason: "wrong"}
+			r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error { return wrong }}
+			g := &graveyard{}
+			f := newForward(t, r, g)
+			const pushes, perPush = 200, 50
+			var waiting []int
+			for i := range pushes {
+				if f.Handle(t.Context(), newPush(i, perPush)) != nil {
+					waiting = append(waiting, i)
+				}
+			}
+			// A flush of 100 events may begin with the count just below the threshold.
+			if n := len(g.ids(t)); n < refusals || n > refusals+100 {
+				t.Errorf("HTTP %d: %d of %d events went to the dead letters, want %d or a flush more", status, n, pushes*perPush, refusals)
+			}
+			if s := f.Breaker(); s.Reason == "" || s.Retry.IsZero() {
+				t.Errorf("HTTP %d: got %+v, want a reason and a time", status, s)
+			}
+			wrong = nil
+			time.Sleep(time.Minute)
+			for _, i := range waiting {
+				if err := f.Handle(t.Context(), newPush(i, perPush)); err != nil {
+					t.Fatalf("HTTP %d: %v", status, err)
+				}
+			}
+			if got := len(r.accepted) + len(g.ids(t)); got != pushes*perPush {
+				t.Errorf("HTTP %d: %d of %d events are somewhere", status, got, pushes*perPush)
+			}
+		})
+	}
 }
