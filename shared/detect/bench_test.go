@@ -113,6 +113,7 @@ func suspicious() *event.Event {
 
 // onCPU reports how long the processor worked for one operation, which on a busy machine says more than the clock does.
 func onCPU(b *testing.B) (done func()) {
+	b.Helper()
 	used := func() time.Duration {
 		var u syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

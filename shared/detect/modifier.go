@@ -274,6 +274,7 @@ func (it *item) leaf(l leaf, v scalar, p pattern, source *logsource, m modifiers
 			return nil, faultf(v.line, "write a decimal number", "%s takes %q, which is not a number", m.kindWord, v.text)
 		}
 		l.compare = comparison{op: m.compare, bound: bound}
+	case leafBefore: // no modifier makes it
 	case leafRef:
 		ref, err := source.field(v.line, v.text)
 		if err != nil {
