@@ -2,8 +2,6 @@ package process
 
 import (
 	"cmp"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -50,8 +49,8 @@ type Config struct {
 	// Container returns the container of a process that started at that clock tick, nil for the host's; it is false when
 	// the process could not be read. Nil when nothing tells.
 	Container func(pid int32, start uint64) (*event.Container, bool)
-	// HashRedacted puts a hash keyed with a random number in the place of each credential.
-	HashRedacted bool
+	// Redact takes credentials out of arguments and variables.
+	Redact redact.Redactor
 	// Logger takes what a person should know; nothing is logged when nil.
 	Logger *slog.Logger
 }
@@ -64,8 +63,6 @@ type Sensor struct {
 	log    *slog.Logger
 	loadID int // of loadavg, kept open: a look at the cursor costs one system call
 	boot   time.Time
-
-	cut redactor
 
 	// Of Run's goroutine.
 	mechanism mechanism
@@ -121,10 +118,6 @@ func New(c Config) (*Sensor, error) {
 		mechanism: polling{},
 		using:     Polling,
 	}
-	if c.HashRedacted {
-		s.cut.key = make([]byte, sha256.Size)
-		_, _ = rand.Read(s.cut.key) // never returns an error
-	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -152,7 +145,7 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.read = r
-	r.cut, r.env = s.cut, s.config.Env
+	r.cut, r.env = s.config.Redact, s.config.Env
 	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.loadID = -1
