@@ -76,7 +76,7 @@ func appendField(spans []part, s string) []part {
 		key, value, found = k, v, true
 	}
 	value = strings.TrimLeft(value, " \t")
-	if !found || value == "" || strings.ContainsAny(value, " \t") || strings.ContainsAny(key, "=:#/") ||
+	if !found || value == "" || strings.ContainsAny(value, " \t") || strings.ContainsAny(key, "=:#/") || strings.IndexByte("=:", value[0]) >= 0 ||
 		!sensitive(key) || harmlessValue(key, value) {
 		return spans
 	}

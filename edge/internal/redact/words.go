@@ -133,10 +133,7 @@ func appendTokens(spans []part, s string) []part {
 
 // appendCrypt finds password hashes of crypt(5): $id$, parameters and salt, and a hash of at least 22 bytes, MD5's.
 func appendCrypt(spans []part, s string) []part {
-	const (
-		leastHash = 22
-		mostHash  = 384 // CRYPT_OUTPUT_SIZE, crypt(3)
-	)
+	const leastHash = 22
 	for at := 0; at < len(s); {
 		n := strings.IndexByte(s[at:], '$')
 		if n < 0 {
@@ -149,15 +146,14 @@ func appendCrypt(spans []part, s string) []part {
 			continue
 		}
 		from := at + len(id) + 1
-		to, last := from, from
-		for ; to < min(len(s), from+mostHash) && (isWordByte(s[to]) || strings.IndexByte("./$=,+-", s[to]) >= 0); to++ {
-			if s[to] == '$' {
-				last = to + 1
+		last := from
+		for at = from; at < len(s) && (isWordByte(s[at]) || strings.IndexByte("./$=,+-", s[at]) >= 0); at++ {
+			if s[at] == '$' {
+				last = at + 1
 			}
 		}
-		if to-last >= leastHash && (last > from || strings.HasPrefix(id, "2")) {
-			spans = append(spans, part{from, to})
-			at = to
+		if at-last >= leastHash && (last > from || strings.HasPrefix(id, "2")) {
+			spans = append(spans, part{from, at})
 		}
 	}
 	return spans

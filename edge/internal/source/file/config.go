@@ -33,9 +33,9 @@ type Config struct {
 	Roots func(ctx context.Context) <-chan []Root
 	// Proc is where the proc file system is mounted, "/proc" by default.
 	Proc string
-	// Recent returns the processes that began lately, as the process sensor knows them. It may be nil; it must be quick and
+	// Recent returns the programs that began lately, as the process sensor knows them. It may be nil; it must be quick and
 	// safe to call from another goroutine, and what it returns is not changed any more.
-	Recent func() []*event.Process
+	Recent func() []Began
 	// Settle is how long a path that is written again and again must be quiet before it is looked at; 30 ms by
 	// default. One that has been at rest is looked at after a third of it, one that never rests after five times it.
 	Settle time.Duration
@@ -51,6 +51,14 @@ type Config struct {
 	Limits Limits
 	// Logger is [slog.Default] when nil.
 	Logger *slog.Logger
+}
+
+// Began is a program that a process ran lately.
+type Began struct {
+	*event.Process
+
+	At        time.Time // when it ran the program
+	Container string    // the id of the one it runs in; empty: none, or unknown
 }
 
 // Limits bound what the sensor takes.

@@ -44,7 +44,7 @@ func (r *reads) report(found []opened) {
 		}
 	}
 	var holders map[id][]holder
-	var recent []*event.Process
+	var recent []Began
 	if len(targets) > 0 && r.s.search.wait() == 0 {
 		holders = r.s.search.holders(targets)
 		r.s.counters.change(func(t *Stats) { t.WriterSearches++ })
@@ -58,7 +58,7 @@ func (r *reads) report(found []opened) {
 		if o.name != "" {
 			path = join(path, o.name)
 		}
-		r.count(path, o.watch.container, now, st, candidates(path, now, r.s.search.self, holders[st.id], recent, false))
+		r.count(path, o.watch.container, now, st, candidates(deed{path, o.watch.container, now, false}, r.s.search.self, holders[st.id], recent))
 	}
 }
 

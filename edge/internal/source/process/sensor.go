@@ -64,9 +64,9 @@ type Sensor struct {
 	loadID int // of loadavg, kept open: a look at the cursor costs one system call
 	boot   time.Time
 
-	// Of Run's goroutine.
+	untried []string // of Run's goroutine
+	// mechanism is changed by Run's goroutine alone, with the lock; without it that may read it.
 	mechanism mechanism
-	untried   []string
 
 	mu        sync.Mutex
 	using     string            // the mechanism's name
@@ -81,11 +81,13 @@ type Sensor struct {
 	accounted uint64
 	cursor    int32
 	pidMax    int32
-	listed    time.Time // when the pids were listed last
-	fresh     []int32   // forks of the last second that ran no program yet
-	depth     int       // of parents being read
-	doubts    int       // lists that showed what the cursor did not announce
-	events    []*event.Event
+	listed    time.Time      // when the pids were listed last
+	fresh     []int32        // forks of the last second that ran no program yet
+	depth     int            // of parents being read
+	doubts    int            // lists that showed what the cursor did not announce
+	events    []*event.Event // that the next scan hands out
+	began     []Began        // a ring, once it is full
+	oldest    int            // in it
 	said      struct{ denied, unreadable bool }
 }
 
@@ -151,6 +153,7 @@ func (s *Sensor) open(now time.Time) error {
 		s.loadID = -1
 	}
 	s.tree, s.fresh, s.unseen = make(map[int32]*entry), nil, unseen{}
+	s.events, s.began, s.oldest = nil, nil, 0
 	s.pidMax = s.read.pidMax()
 	s.cursor, _ = s.readCursor()
 	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
@@ -185,7 +188,6 @@ func (s *Sensor) closeLocked() {
 func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events = nil
 	s.stats.Scans++
 	list, all := s.mechanism.take(s, now)
 	all, s.lookAll = all || s.lookAll, false
@@ -197,7 +199,9 @@ func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	slices.SortStableFunc(s.events, func(a, b *event.Event) int {
 		return cmp.Or(a.Timestamp.Compare(b.Timestamp), a.Process.StartTime.Compare(b.Process.StartTime))
 	})
-	return s.events, next
+	events := s.events
+	s.events = nil
+	return events, next
 }
 
 // passCursor reads the pids that the cursor passed.
