@@ -59,7 +59,7 @@ func newSensors(s *settings, log *slog.Logger) (*sensors, error) {
 		},
 	})
 	x.files, errs[1] = file.New(file.Config{
-		Paths: s.watchPaths(), ReadPaths: s.readPaths(), Exclude: []string{s.SpoolDir, s.StateDir},
+		Paths: s.watchPaths(), Logs: s.logPaths(), ReadPaths: s.readPaths(), Exclude: []string{s.SpoolDir, s.StateDir},
 		StateFile: filepath.Join(s.StateDir, "files"), Root: s.Root, Proc: s.Proc,
 		Roots: func(context.Context) <-chan []file.Root { return x.views }, Recent: recent(s.Root, x.processes, ownContainer(where)),
 		Redact: cut.Text, NoDiff: s.NoDiff, Logger: log.With("sensor", "file"),

@@ -53,6 +53,7 @@ type settings struct {
 	ProcInterval    time.Duration  `env:"PROC_SCAN_INTERVAL, default=200ms" help:"time between two looks at the processes, 1ms to 1h"`
 	NetInterval     time.Duration  `env:"NET_SCAN_INTERVAL, default=500ms" help:"time between two looks at the sockets, 10ms to 1h"`
 	WatchPaths      []string       `env:"WATCH_PATHS" help:"files and folders to watch, most important first; * ? [ ] are patterns; they need not exist yet"`
+	LogPaths        []string       `env:"LOG_PATHS" help:"files that are written all the time, likewise: that they go, shrink or change owner or mode is told; off: none"`
 	ReadPaths       []string       `env:"READ_PATHS" help:"files and folders of which every open is told, likewise; off: none"`
 	NoDiff          []string       `env:"NO_DIFF" help:"patterns of what is never shown in a diff, besides shadow files, keys, tokens and the like: with a slash for a path and all below, without for a name"`
 	Env             []string       `env:"PROC_ENV" help:"names of the variables whose values the event of a program shows; off: none"`
@@ -70,7 +71,7 @@ type settings struct {
 // prefixes are those of our settings: a key that starts with one and is none is a mistake.
 var prefixes = []string{
 	"APSS_", "SPOOL_", "BUFFER_", "SEAL_", "PUBLISH", "WATCH_", "PROC_SCAN_", "NET_SCAN_", "HEARTBEAT_", "DRAIN_",
-	"SUSPICIOUS_", "INTERNAL_NETS", "EVENTS_TOPIC", "ALERTS_TOPIC", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH", "HASH_REDACT",
+	"SUSPICIOUS_", "INTERNAL_NETS", "EVENTS_TOPIC", "ALERTS_TOPIC", "LOG_PATH", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH", "HASH_REDACT",
 }
 
 // load reads and checks the settings; the error holds everything that is wrong.
@@ -148,6 +149,10 @@ func (s *settings) Validate() error {
 		absolute("WATCH_PATHS", p)
 		pattern("WATCH_PATHS", p)
 	}
+	for _, p := range s.logPaths() {
+		absolute("LOG_PATHS", p)
+		pattern("LOG_PATHS", p)
+	}
 	for _, p := range s.readPaths() {
 		absolute("READ_PATHS", p)
 		pattern("READ_PATHS", p)
@@ -201,6 +206,8 @@ func (s *settings) watchPaths() []string {
 	return s.WatchPaths
 }
 
+func (s *settings) logPaths() []string { return orElse(s.LogPaths, file.DefaultLogs) }
+
 func (s *settings) readPaths() []string { return orElse(s.ReadPaths, file.DefaultReadPaths) }
 
 func (s *settings) env() []string { return orElse(s.Env, process.DefaultEnv) }
@@ -209,6 +216,7 @@ func (s *settings) env() []string { return orElse(s.Env, process.DefaultEnv) }
 func computed() map[string]string {
 	return map[string]string{
 		"WATCH_PATHS": strings.Join(file.DefaultPaths(), ","),
+		"LOG_PATHS":   strings.Join(file.DefaultLogs(), ","),
 		"READ_PATHS":  strings.Join(file.DefaultReadPaths(), ","),
 		"PROC_ENV":    strings.Join(process.DefaultEnv(), ","),
 	}

@@ -18,6 +18,9 @@ type Config struct {
 	// Paths are the files and folders to watch, most important first: absolute, as seen under Root, folders with all
 	// that is below them. They need not exist yet. A component may be a pattern of [filepath.Match].
 	Paths []string
+	// Logs are files that are written all the time, in the manner of Paths: that they come, go, shrink, or change owner or
+	// mode is told, not that they grow, and they are never read. They come after Paths.
+	Logs []string
 	// ReadPaths are the files and folders of which every open is told, in the manner of Paths; [DefaultReadPaths] if nil,
 	// none if empty.
 	ReadPaths []string
@@ -126,6 +129,9 @@ func (c Config) withDefaults() (Config, error) {
 		return out
 	}
 	c.Paths = clean("watched path", c.Paths)
+	c.Logs = clean("log", c.Logs)
+	c.Logs = slices.DeleteFunc(c.Logs, func(p string) bool { return slices.Contains(c.Paths, p) })
+	c.Paths = append(c.Paths, c.Logs...)
 	for _, p := range c.Paths {
 		if _, err := filepath.Match(p, ""); err != nil {
 			fault("watched path %q: %w", p, err)

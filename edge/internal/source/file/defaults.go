@@ -25,6 +25,14 @@ func DefaultPaths() []string {
 	}
 }
 
+// DefaultLogs are the logs that tell who logged in and what the system did, and what logrotate(8) makes of them.
+func DefaultLogs() []string {
+	return []string{
+		"/var/log/auth.log*", "/var/log/secure*", "/var/log/syslog*", "/var/log/messages*", "/var/log/wtmp*", "/var/log/btmp*",
+		"/var/log/lastlog", "/var/log/audit/audit.log*", "/var/log/kern.log*", "/var/log/cron*", "/run/utmp",
+	}
+}
+
 // DefaultReadPaths are what reading gives credentials away: password hashes, ssh keys, service account tokens and the
 // clouds' credentials.
 func DefaultReadPaths() []string {
