@@ -130,8 +130,9 @@ func (w *writers) answer() {
 	}
 }
 
-// take returns who had the file open for writing when it changed last.
-func (w *writers) take(of id) []holder {
+// take returns who had the file open for writing when it changed last, if that was found out since. What was found too
+// late for the change before says nothing about this one.
+func (w *writers) take(of id, since time.Time) []holder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f, ok := w.found[of]
@@ -139,7 +140,7 @@ func (w *writers) take(of id) []holder {
 		return nil
 	}
 	delete(w.found, of)
-	if time.Since(f.at) > keepFound {
+	if f.at.Before(since) {
 		return nil
 	}
 	return f.holders
@@ -156,7 +157,10 @@ func (s *Sensor) nameWriters(changes []change) {
 		}
 		var holders []holder
 		if c.cur != nil && c.cur.kind == regular {
-			holders = s.writers.take(c.cur.id)
+			holders = s.writers.take(c.cur.id, c.at.Add(-5*s.config.Settle-slack)) // see Config.Settle
+			if !c.written && !c.arrived() {
+				holders = nil // no open file is needed for a chmod
+			}
 		}
 		start := time.Now()
 		if !asked && s.config.Recent != nil && s.search.wait() == 0 {

@@ -123,6 +123,21 @@ func TestWriters(t *testing.T) {
 	}
 }
 
+// What was found of an earlier change is not taken for this one's.
+func TestFindingsGrowOld(t *testing.T) {
+	now := time.Now()
+	w := newWriters(newSearch(t.TempDir()), func(int, int) {})
+	find := func() { w.found[id{1, 2}] = finding{[]holder{{7, "", true}}, now} }
+	find()
+	if got := w.take(id{1, 2}, now.Add(-time.Millisecond)); len(got) != 1 {
+		t.Errorf("got %v, want what was found since", got)
+	}
+	find()
+	if got := w.take(id{1, 2}, now.Add(time.Millisecond)); len(got) != 0 || len(w.found) != 0 {
+		t.Errorf("got %v, %d left; want nothing", got, len(w.found))
+	}
+}
+
 func TestRecentProcessesAreAskedFor(t *testing.T) {
 	t.Parallel()
 	d := t.TempDir()
