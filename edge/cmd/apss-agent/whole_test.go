@@ -135,10 +135,10 @@ func TestShortWritersAreNamed(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "source")
 	w := startPair(t, nil, file.Config{Paths: []string{dir}, ReadPaths: []string{}})
 	for _, test := range []struct{ line, writer string }{
-		{"echo c >> " + path, "sh"}, {"exec cp " + source + " " + path, "cp"}, {"exec sed -i s/a/aa/ " + path, "sed"},
+		{"echo c >> " + path, "sh"}, {"exec cp " + source + " " + path, "cp"}, {"exec sed -i s/^a/aa/ " + path, "sed"},
 	} {
 		var writers []event.Writer
-		for try := range 20 {
+		for try, deadline := 0, time.Now().Add(patience); time.Now().Before(deadline); try++ {
 			text := fmt.Sprintf("a = %d\npassword = hunter%d\n", try, try)
 			if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

@@ -48,9 +48,11 @@ func (r *reads) report(found []opened) {
 	if len(targets) > 0 && r.s.search.wait() == 0 {
 		holders = r.s.search.holders(targets)
 		r.s.counters.change(func(t *Stats) { t.WriterSearches++ })
-		if r.s.config.Recent != nil {
-			recent = newestOf(r.s.config.Recent(), now)
-		}
+	}
+	if b := r.s.writers.recent; r.s.config.Recent != nil && b.wait() == 0 {
+		start := time.Now()
+		recent = newestOf(r.s.config.Recent(), now)
+		b.spend(start)
 	}
 	for i, o := range found {
 		st := &states[i]

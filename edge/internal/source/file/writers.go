@@ -42,6 +42,7 @@ const (
 // which comes when the file is at rest and the writer gone. Safe for concurrent use.
 type writers struct {
 	search *search
+	recent *budget // for asking who began lately and weighing it
 	count  func(dropped, searches int)
 	wake   chan struct{}
 
@@ -57,7 +58,7 @@ type finding struct {
 
 func newWriters(s *search, count func(dropped, searches int)) *writers {
 	return &writers{
-		search: s, count: count, wake: make(chan struct{}, 1),
+		search: s, recent: newBudget(recentRate, recentBurst), count: count, wake: make(chan struct{}, 1),
 		asked: make(map[string]struct{}), found: make(map[id]finding),
 	}
 }
@@ -163,13 +164,13 @@ func (s *Sensor) nameWriters(changes []change) {
 			}
 		}
 		start := time.Now()
-		if !asked && s.config.Recent != nil && s.search.wait() == 0 {
+		if !asked && s.config.Recent != nil && s.writers.recent.wait() == 0 {
 			recent, asked = newestOf(s.config.Recent(), c.at), true
 		}
 		c.writers = candidates(deed{c.path, c.container, c.at, true}, s.search.self, holders, recent)
 		if asked {
-			s.search.spend(start)
-			if s.search.wait() > 0 {
+			s.writers.recent.spend(start)
+			if s.writers.recent.wait() > 0 {
 				recent = nil
 			}
 		}
