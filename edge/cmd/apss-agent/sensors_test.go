@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,11 +49,12 @@ func TestCover(t *testing.T) {
 // will stay, again; then no more.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		list := []process.Inhabitant{{PID: 7, Container: "a"}}
+		var list atomic.Pointer[[]process.Inhabitant]
+		list.Store(&[]process.Inhabitant{{PID: 7, Container: "a"}})
 		views := make(chan []file.Root)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		wg.Go(func() { follow(ctx, "/proc", func() []process.Inhabitant { return list }, views) })
+		wg.Go(func() { follow(ctx, "/proc", func() []process.Inhabitant { return *list.Load() }, views) })
 		told := func(within time.Duration) (n int, last []file.Root) {
 			for deadline := time.After(within); ; {
 				select {
@@ -71,7 +73,7 @@ func TestFollow(t *testing.T) {
 			t.Errorf("told %d times though nothing changed", n)
 		}
 		time.Sleep(time.Minute) // nobody listens
-		list = nil
+		list.Store(new([]process.Inhabitant))
 		if n, last := told(time.Second); n == 0 || len(last) != 0 {
 			t.Errorf("told %d times, %v last; want that the container is gone", n, last)
 		}
