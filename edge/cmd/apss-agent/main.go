@@ -98,11 +98,13 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		}
 		defer listener.Close()
 	}
-	publisher, err := newPublisher(ctx, s, stdout)
+	view, err := tier.Look(s.Proc)
 	if err != nil {
 		return err
 	}
-	view, err := tier.Look(s.Proc)
+	loading := loadRules(s, view.Tier(), tel.Meter(), tel.Logger())
+	defer func() { <-loading.done }()
+	publisher, err := newPublisher(ctx, s, stdout)
 	if err != nil {
 		return err
 	}
@@ -116,7 +118,11 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	config := s.agent(place)
 	config.Facts = map[string]any{"tier": string(view.Tier()), "why_not_more": view.Reasons()}
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
+	coverage := func() any { rules, _ := loading.wait(); return rules.Coverage() }
+	if config.Sources, err = newSensors(s, place.Containers, coverage, tel.Logger()); err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	if config.Rules, err = loading.wait(); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)

@@ -21,8 +21,8 @@ import (
 // maxNamespaces bounds the network namespaces that are watched: GKE allows 256 pods on a node.
 const maxNamespaces = 256
 
-// newSensors makes the sensors that s asks for.
-func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]agent.Source, error) {
+// newSensors makes the sensors that s asks for. Rules returns how much of the rules can work, for the coverage events.
+func newSensors(s *settings, containers *pods.Directory, rules func() any, log *slog.Logger) ([]agent.Source, error) {
 	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
 		log.Warn("making STATE_DIR: changes made while no agent runs will not be seen", "error", err)
 	}
@@ -62,7 +62,7 @@ func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]ag
 		{Name: processes.Name(), Run: processes.Run, Ready: processes.Watching, Stats: func() any { return processes.Stats() }},
 		{Name: sockets.Name(), Run: sockets.Run, Ready: sockets.Watching, Stats: func() any { return sockets.Stats() }},
 		{Name: "coverage", Run: func(ctx context.Context, emit func(*event.Event), _ func(context.Context) error) error {
-			cover(ctx, processes.Stats, emit)
+			cover(ctx, processes.Stats, rules, emit)
 			return nil
 		}},
 	}, nil
@@ -72,7 +72,7 @@ func newSensors(s *settings, containers *pods.Directory, log *slog.Logger) ([]ag
 const coverEvery = time.Minute
 
 // cover emits an agent_coverage event every minute, and one for what is left of it when ctx ends.
-func cover(ctx context.Context, stats func() process.Stats, emit func(*event.Event)) {
+func cover(ctx context.Context, stats func() process.Stats, rules func() any, emit func(*event.Event)) {
 	tick := time.NewTicker(coverEvery)
 	defer tick.Stop()
 	for before, began := stats(), time.Now(); ctx.Err() == nil; {
@@ -82,7 +82,7 @@ func cover(ctx context.Context, stats func() process.Stats, emit func(*event.Eve
 		}
 		now, ended := stats(), time.Now()
 		emit(&event.Event{Type: event.AgentCoverage, Timestamp: ended, Metadata: map[string]any{
-			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before),
+			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before), "rules": rules(),
 		}})
 		before, began = now, ended
 	}
