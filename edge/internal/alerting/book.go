@@ -93,14 +93,14 @@ func (g *Engine) Reload() bool {
 	if before != nil {
 		if fresh := slices.DeleteFunc(slices.Clone(problems), func(p string) bool { return slices.Contains(before.problems, p) }); len(fresh) > 0 {
 			l.news.refuse(fresh)
-			g.complain("the rules' folders have a new fault: the rules in force stay", fresh)
+			eachOf(fresh, func(p string) { g.log.Error("the rules' folders have a new fault: the rules in force stay", "problem", p) })
 			return false
 		}
 	}
 	b := g.bind(set, all, problems, before)
 	g.book.Store(b)
 	l.news.taken()
-	g.complain("a rule or a folder of rules is left out, the others are in force", problems)
+	eachOf(problems, func(p string) { g.log.Error("a rule or a folder of rules is left out, the others are in force", "problem", p) })
 	g.log.Info("rules are in force", "live", b.coverage.Live, "degraded", b.coverage.Degraded, "blind", b.coverage.Blind,
 		"filters", b.filters, "folders", l.dirs)
 	return true
@@ -112,13 +112,13 @@ const (
 	maxListed = 5
 )
 
-func (g *Engine) complain(what string, problems []string) {
-	for i, p := range problems {
-		if i == maxSaid {
-			g.log.Error(what, "problem", fmt.Sprintf("and %d more", len(problems)-maxSaid))
-			return
-		}
-		g.log.Error(what, "problem", p)
+// eachOf hands out the problems that are to be said.
+func eachOf(problems []string, say func(problem string)) {
+	for _, p := range problems[:min(len(problems), maxSaid)] {
+		say(p)
+	}
+	if more := len(problems) - maxSaid; more > 0 {
+		say(fmt.Sprintf("and %d more", more))
 	}
 }
 
@@ -165,11 +165,13 @@ func (l *library) load() (*detect.Set, []*detect.Rule, []string) {
 	l.shelf, l.seen = shelf, whole(state, err)
 	all = detect.Override(all, over)
 	set, more := detect.Compile(all, detect.Options{})
-	var problems []string
-	for _, e := range flat(err) {
+	faults = append(faults, more...)
+	unread := flat(err)
+	problems := make([]string, 0, len(unread)+len(faults))
+	for _, e := range unread {
 		problems = append(problems, e.Error())
 	}
-	for _, f := range append(faults, more...) {
+	for _, f := range faults {
 		problems = append(problems, f.Error())
 	}
 	return set, all, problems

@@ -18,11 +18,11 @@ import (
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // match makes the alert of an event that happened some seconds after noon.
-func match(print string, second int, s event.Severity) *event.Alert {
+func match(fingerprint string, second int, s event.Severity) *event.Alert {
 	a := eventtest.Alert()
 	at := noon.Add(time.Duration(second) * time.Second)
-	a.ID, a.Severity, a.Fingerprint, a.Count, a.Timestamp, a.FirstSeen, a.LastSeen = event.NewID(), s, print, 1, at, at, at
-	a.EventIDs = []string{fmt.Sprintf("%s-%d", print, second)}
+	a.ID, a.Severity, a.Fingerprint, a.Count, a.Timestamp, a.FirstSeen, a.LastSeen = event.NewID(), s, fingerprint, 1, at, at, at
+	a.EventIDs = []string{fmt.Sprintf("%s-%d", fingerprint, second)}
 	a.Metadata.Summary, a.Metadata.Suppressed = false, 0
 	return a
 }
@@ -39,10 +39,10 @@ func line(a *event.Alert) string {
 
 // A story is steps at seconds after noon; each is an alert of a fingerprint, or what Due says then.
 type step struct {
-	at    int
-	print string // "": Due
-	sev   event.Severity
-	want  []string
+	at          int
+	fingerprint string // "": Due
+	severity    event.Severity
+	want        []string
 }
 
 func TestWindows(t *testing.T) {
@@ -90,10 +90,10 @@ func TestWindows(t *testing.T) {
 					now = at
 				}
 				var out []*event.Alert
-				if st.print == "" {
+				if st.fingerprint == "" {
 					out, _ = s.Due(now, nil)
 				} else {
-					out = s.Add(now, match(st.print, st.at, st.sev), nil)
+					out = s.Add(now, match(st.fingerprint, st.at, st.severity), nil)
 				}
 				var got []string
 				for _, a := range out {
