@@ -18,6 +18,7 @@ type sighting struct {
 	cmdline   string // of a process
 	port      uint16 // of the other side
 	about     string
+	rules     []string
 	happened  time.Time
 	whileDown bool
 
@@ -95,6 +96,7 @@ func read(id string, raw event.Raw) *sighting {
 		return s
 	}
 	s.typ, s.severity, s.happened, s.about = e.Type, e.Severity, e.Timestamp, view.Essence(e)
+	s.rules = e.Rules
 	s.whileDown = e.Metadata["while_down"] == true
 	if e.File != nil {
 		s.path = e.File.Path
