@@ -65,15 +65,20 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	if err := errors.Join(err, raised.measure(ctx, out)); err != nil {
 		return err
 	}
-	if err := idle(ctx, s.Agent().PID(), "agent-idle", out); err != nil {
-		return err
+	for _, agent := range []struct {
+		name   string
+		noPack bool
+	}{{"agent-idle", false}, {"agent-idle-without-rules", true}} {
+		s.KillAgent() // what it did so far is in its memory
+		s.Config.NoPack = agent.noPack
+		if err := s.StartAgent(ctx); err != nil {
+			return err
+		}
+		if err := idle(ctx, s.Agent().PID(), agent.name, out); err != nil {
+			return err
+		}
 	}
-	s.KillAgent()
-	s.Config.NoPack = true
-	if err := s.StartAgent(ctx); err != nil {
-		return err
-	}
-	return idle(ctx, s.Agent().PID(), "agent-idle-without-rules", out)
+	return nil
 }
 
 // latencies of one file's changes.
