@@ -40,7 +40,7 @@ func (p *play) intrude(ctx context.Context) (err error) {
 		err = errors.Join(err, os.RemoveAll(tools))
 	}()
 	run := func(stdin *os.File, program string, args ...string) error {
-		cmd := exec.CommandContext(running, program, args...)
+		cmd := exec.CommandContext(running, program, args...) //nolint:gosec // what is written below
 		if stdin != nil {
 			cmd.Stdin = stdin
 		}
@@ -83,7 +83,7 @@ func (p *play) intrude(ctx context.Context) (err error) {
 		{suspicion{"a new program in /tmp", "APSS-018", "T1059", runs(drift)}, func() error { return run(nil, drift, "2") }},
 		{suspicion{"password hashes are read", "APSS-036", "T1003.008", shows("head -c 0 /etc/shadow")}, pretend("head -c 0 /etc/shadow")},
 		{suspicion{"a job is put into cron by a command", "APSS-054", "T1053.003", shows(">> /etc/cron.d/")}, pretend("echo '* * * * * root true' >> /etc/cron.d/apss-demo")},
-		{suspicion{"a file gets the setuid bit", "APSS-079", "T1548.001", changes(helper)}, func() error { return os.Chmod(helper, 0o700|os.ModeSetuid) }}, //nolint:gosec // the point
+		{suspicion{"a file gets the setuid bit", "APSS-079", "T1548.001", changes(helper)}, func() error { return os.Chmod(helper, 0o700|os.ModeSetuid) }},
 		{suspicion{"a job is edited, by a rule that was added meanwhile", "DEMO-001", "T1053.003", changes(job)}, func() error { return p.ownRule(ctx, job) }},
 	} {
 		p.alerts.expect(s.suspicion)
