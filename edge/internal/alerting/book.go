@@ -93,14 +93,18 @@ func (g *Engine) Reload() bool {
 	if before != nil {
 		if fresh := slices.DeleteFunc(slices.Clone(problems), func(p string) bool { return slices.Contains(before.problems, p) }); len(fresh) > 0 {
 			l.news.refuse(fresh)
-			eachOf(fresh, func(p string) { g.log.Error("the rules' folders have a new fault: the rules in force stay", "problem", p) })
+			eachOf(fresh, func(p string) {
+				g.log.Error("the rules' folders have a new fault: the rules in force stay", "problem", p)
+			})
 			return false
 		}
 	}
 	b := g.bind(set, all, problems, before)
 	g.book.Store(b)
 	l.news.taken()
-	eachOf(problems, func(p string) { g.log.Error("a rule or a folder of rules is left out, the others are in force", "problem", p) })
+	eachOf(problems, func(p string) {
+		g.log.Error("a rule or a folder of rules is left out, the others are in force", "problem", p)
+	})
 	g.log.Info("rules are in force", "live", b.coverage.Live, "degraded", b.coverage.Degraded, "blind", b.coverage.Blind,
 		"filters", b.filters, "folders", l.dirs)
 	return true
