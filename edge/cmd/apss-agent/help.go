@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"reflect"
@@ -11,7 +12,8 @@ import (
 const usage = `apss-agent senses files, processes and connections and publishes events.
 
   apss-agent              run until SIGTERM or SIGINT
-  apss-agent probe        print what an agent may see here, and why not more
+  apss-agent probe        print what an agent with these settings may see here, by which mechanisms, and why not more;
+                          -json: as JSON
   apss-agent spool DIR    print the events and alerts below DIR that are not confirmed, as NDJSON; changes nothing
   apss-agent -version     print the version
   apss-agent -help        print this
@@ -27,10 +29,11 @@ func printHelp(w io.Writer) error {
 	if _, err := io.WriteString(w, usage); err != nil {
 		return err
 	}
+	defaults := computed()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for f := range reflect.TypeFor[settings]().Fields() {
 		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
-		if value != "" {
+		if value = cmp.Or(value, defaults[key]); value != "" {
 			value = " [" + value + "]"
 		}
 		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)

@@ -60,8 +60,8 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 		_, err = fmt.Fprintln(stdout, version)
 	case len(args) == 1 && (args[0] == "-help" || args[0] == "--help" || args[0] == "-h"):
 		err = printHelp(stdout)
-	case len(args) == 1 && args[0] == "probe":
-		err = printProbe(stdout, "/proc")
+	case len(args) == 1 && args[0] == "probe", len(args) == 2 && args[0] == "probe" && args[1] == "-json":
+		err = printProbe(stdout, environ, len(args) == 2)
 	case len(args) == 2 && args[0] == "spool":
 		err = printSpool(stdout, args[1])
 	default:
@@ -91,6 +91,12 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(end))
 	}()
+	x, err := newSensors(s, tel.Logger())
+	if err != nil {
+		return err
+	}
+	dial := x.dialer()
+	net.DefaultResolver.PreferGo, net.DefaultResolver.Dial = true, dial.DialContext // for look-ups make connections too
 	var listener net.Listener
 	if s.HTTPAddr != off {
 		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.HTTPAddr); err != nil {
@@ -98,7 +104,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		}
 		defer listener.Close()
 	}
-	publisher, err := newPublisher(ctx, s, stdout)
+	publisher, err := newPublisher(ctx, s, stdout, dial)
 	if err != nil {
 		return err
 	}
@@ -111,12 +117,16 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		place.Containers = pods.NewOwn(pods.Own{Name: s.Pod, Namespace: s.Namespace, UID: s.PodUID, Workload: s.Workload}, tel.Logger())
 		place.Workload = s.Workload
 	} else {
-		place.Containers = pods.New(pods.Config{Node: s.Node, Logger: tel.Logger()})
+		place.Containers = pods.New(pods.Config{
+			Node: s.Node, Dial: dial.DialContext, ReadFile: x.files.ReadFile, Logger: tel.Logger(),
+		})
 	}
 	config := s.agent(place)
-	config.Facts = map[string]any{"tier": string(view.Tier()), "why_not_more": view.Reasons()}
+	found := &report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}
+	config.Facts = found.facts()
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
+	config.Sources = x.sources(place.Containers)
+	if err := x.register(tel.Meter()); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)
@@ -136,7 +146,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		served <- httpx.Serve(serving, listener, tel.Handler(), time.Second)
 	}()
 	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir,
-		"tier", view.Tier(), "why_not_more", view.Reasons())
+		"tier", found.Tier, "why_not_more", found.WhyNotMore, "mechanisms", config.Facts["mechanisms"])
 	err = a.Run(ctx)
 	stop()
 	return errors.Join(err, <-served)

@@ -22,8 +22,19 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.EventsTopic != "apss-events" || s.SealAfter != 200*time.Millisecond || s.BufferEvents != 100_000 || len(s.WatchPaths) != 6 || len(s.SuspiciousPorts) != 9 {
+	if s.EventsTopic != "apss-events" || s.SealAfter != 200*time.Millisecond || s.BufferEvents != 100_000 || len(s.watchPaths()) < 50 || len(s.readPaths()) < 10 || len(s.env()) < 10 || len(s.Mechanisms) != 3 || s.HashRedacted || len(s.SuspiciousPorts) != 9 {
 		t.Errorf("got %+v, want the documented defaults", s)
+	}
+}
+
+func TestListsThatAreOff(t *testing.T) {
+	s, err := load([]string{"PUBLISHER=stdout", "READ_PATHS=off", "PROC_ENV=off", "WATCH_PATHS=/a,/b", "PROC_MECHANISMS=polling"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.readPaths() == nil || len(s.readPaths()) != 0 || s.env() == nil || len(s.env()) != 0 || len(s.watchPaths()) != 2 || len(s.Mechanisms) != 1 {
+		t.Errorf("got read paths %q, variables %q, watched paths %q and mechanisms %q; want none of the first two, and no nil",
+			s.readPaths(), s.env(), s.watchPaths(), s.Mechanisms)
 	}
 }
 
@@ -38,6 +49,10 @@ func TestEverythingWrongIsReportedAtOnce(t *testing.T) {
 		{"unknown publisher", []string{"PUBLISHER=kafka"}, []string{"PUBLISHER"}},
 		{"unknown key", []string{"PUBLISHER=stdout", "SPOOL_MAX_BITES=1"}, []string{"SPOOL_MAX_BITES"}},
 		{"relative paths", []string{"PUBLISHER=stdout", "WATCH_PATHS=/etc,etc", "SPOOL_DIR=spool", "STATE_DIR=./x"}, []string{"SPOOL_DIR", "STATE_DIR", "WATCH_PATHS"}},
+		{"of the sensors", []string{"PUBLISHER=stdout", "WATCH_PATHS=/a[", "LOG_PATHS=var", "READ_PATHS=etc", "NO_DIFF=[", "PROC_ENV=A,B=C", "PROC_MECHANISMS=opens,ebpf", "HASH_REDACTED=perhaps"},
+			[]string{"HASH_REDACTED", "LOG_PATHS", "NO_DIFF", "PROC_ENV", "PROC_MECHANISMS", "READ_PATHS", "WATCH_PATHS"}},
+		{"almost one of the sensors'", []string{"PUBLISHER=stdout", "READ_PATH=/x", "PROC_MECHANISM=opens"}, []string{"PROC_MECHANISM", "READ_PATH"}},
+		{"off", []string{"PUBLISHER=stdout", "LOG_PATHS=off", "READ_PATHS=off", "PROC_ENV=off"}, nil},
 		{"segment against maximum", []string{"PUBLISHER=stdout", "SPOOL_SEGMENT_BYTES=67108864", "SPOOL_MAX_BYTES=67108864"}, []string{"SPOOL_ALERTS_MAX_BYTES", "SPOOL_MAX_BYTES"}},
 		{"one topic for both", []string{"PUBSUB_PROJECT_ID=p", "EVENTS_TOPIC=x", "ALERTS_TOPIC=x"}, []string{"ALERTS_TOPIC"}},
 		{"a namespace without pod", []string{"PUBLISHER=stdout", "POD_NAMESPACE=x"}, []string{"POD_NAMESPACE"}},
@@ -78,13 +93,15 @@ func TestHelpListsEverySetting(t *testing.T) {
 	}
 	// The contract's names (DESIGN section 3) that are this program's.
 	for key := range strings.FieldsSeq(`PUBLISHER SPOOL_DIR STATE_DIR CLUSTER_NAME NODE_NAME POD_NAME POD_NAMESPACE AGENT_ID
-		PROC_SCAN_INTERVAL NET_SCAN_INTERVAL WATCH_PATHS PUBSUB_PROJECT_ID PUBSUB_EMULATOR_HOST EVENTS_TOPIC ALERTS_TOPIC`) {
+		PROC_SCAN_INTERVAL NET_SCAN_INTERVAL WATCH_PATHS LOG_PATHS READ_PATHS NO_DIFF PROC_ENV PROC_MECHANISMS HASH_REDACTED PUBSUB_PROJECT_ID PUBSUB_EMULATOR_HOST EVENTS_TOPIC ALERTS_TOPIC`) {
 		if !regexp.MustCompile(`(?m)^  ` + key + ` +\S.*\S$`).MatchString(out.String()) {
 			t.Errorf("%s is not explained in:\n%s", key, out.String())
 		}
 	}
-	if !strings.Contains(out.String(), "[/etc/passwd,/etc/shadow") {
-		t.Error("a default is not shown whole")
+	for key, value := range computed() {
+		if !strings.Contains(out.String(), " ["+value+"]\n") {
+			t.Errorf("the default of %s is not shown whole", key)
+		}
 	}
 }
 

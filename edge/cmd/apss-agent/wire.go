@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/buffer"
@@ -42,13 +46,21 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 }
 
-func newPublisher(ctx context.Context, s *settings, stdout io.Writer) (agent.Publisher, error) {
+// newPublisher makes the publisher that s asks for. It connects through dial, but where a proxy is set, which gRPC reaches
+// only by a dialer of its own.
+func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.Dialer) (agent.Publisher, error) {
 	if s.Publisher == "stdout" {
 		signal.Ignore(syscall.SIGPIPE) // a reader that goes away ends the agent in order
 		return publish.NewStdout(stdout), nil
 	}
+	var options []option.ClientOption
+	if os.Getenv("HTTPS_PROXY") == "" && os.Getenv("https_proxy") == "" {
+		options = append(options, option.WithGRPCDialOption(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dial.DialContext(ctx, "tcp", address)
+		})))
+	}
 	return publish.NewPubSub(context.WithoutCancel(ctx), publish.PubSubConfig{
-		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic,
+		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic, Options: options,
 	})
 }
 

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -11,8 +12,9 @@ import (
 // Kind makes integrations of one kind. Each folder below integrations/ has a function Kind that returns it.
 type Kind struct {
 	Name string // as in the document: "slack"
+	Rate Rate   // of an instance whose document says none
 	// Settings returns a pointer to a new struct with the kind's own settings at their defaults. Its fields have yaml
-	// tags; the document is decoded into it, and an unknown key is a fault.
+	// tags, none of them a key of [Instance]'s; the document is decoded into it, and an unknown key is a fault.
 	Settings func() Settings
 }
 
@@ -30,7 +32,8 @@ type Env struct {
 	Version string // of the program, for User-Agent
 	// Local: a run on a developer's machine. Plain HTTP and private addresses are allowed.
 	Local    bool
-	MaxConns int // calls at the same time
+	Timeout  time.Duration // of one call to the receiver
+	MaxConns int           // calls at the same time
 	Log      *slog.Logger
 	Meter    metric.Meter
 }

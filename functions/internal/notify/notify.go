@@ -258,7 +258,7 @@ func (n *Notify) bury(ctx context.Context, p envelope.Push, e *outcome.Error) (f
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bury)
 	defer cancel()
 	err := n.cfg.Dead.Publish(ctx, deadletter.Letter{
-		Message: p.Message, Integration: n.cfg.Name, Subscription: p.Subscription, MessageID: p.ID,
+		Message: p.Message, Topic: "alerts", Integration: n.cfg.Name, Subscription: p.Subscription, MessageID: p.ID,
 		DeliveryAttempt: p.DeliveryAttempt, Status: e.Status, Reason: e.Reason,
 	})
 	if err != nil {

@@ -141,6 +141,9 @@ func (p *play) arrived(ctx context.Context, deed string, since time.Time, match 
 	took := s.deliveredAt.Sub(since)
 	p.latencies = append(p.latencies, Latency{deed, string(s.typ), s.severity.String(), float64(took.Microseconds()) / 1000})
 	p.tell("%-34s %-15s %-8s at the receiver after %d ms", deed, s.typ, s.severity, took.Milliseconds())
+	if s.detail != "" {
+		p.tell("    %s", s.detail)
+	}
 	return nil
 }
 
@@ -165,6 +168,10 @@ func (p *play) account(ctx context.Context) (Result, error) {
 	}
 	table, result := tally(p.groups, p.all(), p.sealed, until)
 	result.Table, result.Latencies = table, p.latencies
+	for _, fault := range untold(p.all()) {
+		result.OK = false
+		result.Faults = append(result.Faults, fault)
+	}
 	if p.overflow > 0 {
 		result.OK = false
 		result.Faults = append(result.Faults, fmt.Sprintf("%d events were not followed: more than %d", p.overflow, maxSightings))

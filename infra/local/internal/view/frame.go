@@ -104,7 +104,7 @@ func Frame(before, now State, st Style) []string {
 		lines = append(lines, st.paint(dim, cut(" nothing yet", st.Width)))
 	}
 	for _, arrival := range now.Arrivals {
-		lines = append(lines, arrivalLine(arrival, st))
+		lines = append(lines, arrivalLines(arrival, st)...)
 	}
 	return lines[:min(len(lines), max(st.Height, 0))]
 }
@@ -195,16 +195,21 @@ func describe(f standin.Faults) string {
 	return strings.Join(parts, ", ")
 }
 
-func arrivalLine(a system.Arrival, st Style) string {
+// arrivalLines are one line of an event, and a second where it has more to tell.
+func arrivalLines(a system.Arrival, st Style) []string {
 	e, err := event.Decode(a.Event)
 	if err != nil {
-		return cut(" "+Printable(err.Error()), st.Width)
+		return []string{cut(" "+Printable(err.Error()), st.Width)}
 	}
 	head := fmt.Sprintf(" %s  ", a.At.Local().Format("15:04:05.000"))
 	severity := pad(e.Severity.String(), 8)
 	rest := fmt.Sprintf("  %s  %s  %s", pad(Printable(string(e.Type)), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
 	rest = cut(rest, st.Width-len(head)-8)
-	return st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest
+	lines := []string{st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest}
+	if detail := Detail(e); detail != "" {
+		lines = append(lines, st.paint(dim, cut(strings.Repeat(" ", len(head))+Printable(detail), st.Width)))
+	}
+	return lines
 }
 
 func severityColor(s event.Severity) string {

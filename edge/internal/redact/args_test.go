@@ -1,4 +1,4 @@
-package process
+package redact
 
 import (
 	"regexp"
@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestRedact(t *testing.T) {
+func TestArgs(t *testing.T) {
 	for name, tt := range map[string]struct{ args, want []string }{
 		"flag with value":        {[]string{"app", "--password=hunter2"}, []string{"app", "--password=[redacted]"}},
 		"flag, odd characters":   {[]string{"app", "--db-password=a b;c&d|e"}, []string{"app", "--db-password=[redacted]"}},
@@ -68,28 +68,28 @@ func TestRedact(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := slices.Clone(tt.args)
-			got, n := redactor{}.redact(tt.args)
+			got, n := Redactor{}.Args(tt.args)
 			want := tt.want
 			if want == nil {
 				want = tt.args
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("redact(%q) differs (-want +got):\n%s", tt.args, diff)
+				t.Errorf("Args(%q) differs (-want +got):\n%s", tt.args, diff)
 			}
 			if (n > 0) != !slices.Equal(before, got) {
-				t.Errorf("redact(%q) counted %d", tt.args, n)
+				t.Errorf("Args(%q) counted %d", tt.args, n)
 			}
 			if !slices.Equal(before, tt.args) {
-				t.Errorf("redact changed its argument to %q", tt.args)
+				t.Errorf("Args changed its argument to %q", tt.args)
 			}
 		})
 	}
 }
 
-func TestRedactToHashes(t *testing.T) {
+func TestArgsToHashes(t *testing.T) {
 	args := []string{"app", "--password=hunter2", "PGPASSWORD=hunter2", "https://bob:hunter3@host"}
-	one, two := redactor{key: []byte("one")}, redactor{key: []byte("two")}
-	got, n := one.redact(args)
+	one, two := Redactor{key: []byte("one")}, Redactor{key: []byte("two")}
+	got, n := one.Args(args)
 	hash := one.mark("hunter2")
 	want := []string{"app", "--password=" + hash, "PGPASSWORD=" + hash, "https://bob:" + one.mark("hunter3") + "@host"}
 	if diff := cmp.Diff(want, got); n != 3 || diff != "" {
@@ -103,8 +103,8 @@ func TestRedactToHashes(t *testing.T) {
 	}
 }
 
-// FuzzRedact takes arguments joined by newlines.
-func FuzzRedact(f *testing.F) {
+// FuzzArgs takes arguments joined by newlines.
+func FuzzArgs(f *testing.F) {
 	for _, seed := range []string{
 		"app\n--password=hunter2", "curl\n-u\nbob:pw\nhttps://a:b@c/?token=x&y", "sh\n-c\nTOKEN='a' X=\"b",
 		"x\nAuthorization: Bearer", "mysql\n-p", "x\n{\"password\": \"", "x\n\\\"token\\\":\\\"a\\\"", "x\n://@://:@",
@@ -114,7 +114,7 @@ func FuzzRedact(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, joined string) {
 		args := strings.Split(joined, "\n")
-		got, n := redactor{}.redact(args)
+		got, n := Redactor{}.Args(args)
 		if len(got) != len(args) {
 			t.Fatalf("got %d args, want %d", len(got), len(args))
 		}
@@ -129,16 +129,16 @@ func FuzzRedact(f *testing.F) {
 				t.Errorf("%q became %q and was not counted", arg, got[i])
 			}
 		}
-		again, _ := redactor{}.redact(got)
+		again, _ := Redactor{}.Args(got)
 		if !slices.Equal(again, got) {
 			t.Errorf("a second time changes %q to %q", got, again)
 		}
-		hashes := redactor{key: []byte("k")}
-		hashed, k := hashes.redact(args)
+		hashes := Redactor{key: []byte("k")}
+		hashed, k := hashes.Args(args)
 		if k != n {
 			t.Errorf("%d values were hashed, %d redacted", k, n)
 		}
-		if again, _ := hashes.redact(hashed); !slices.Equal(again, hashed) {
+		if again, _ := hashes.Args(hashed); !slices.Equal(again, hashed) {
 			t.Errorf("a second time changes %q to %q", hashed, again)
 		}
 	})
@@ -146,7 +146,7 @@ func FuzzRedact(f *testing.F) {
 
 // onlyReplaced reports whether got is arg with some parts replaced by the mark.
 func onlyReplaced(arg, got string) bool {
-	parts := strings.Split(got, redacted)
+	parts := strings.Split(got, Mark)
 	if len(parts) == 1 {
 		return arg == got
 	}
@@ -163,9 +163,9 @@ func onlyReplaced(arg, got string) bool {
 	return true
 }
 
-func BenchmarkRedact(b *testing.B) {
+func BenchmarkArgs(b *testing.B) {
 	whole := func(unit string) []string {
-		return []string{"x", strings.Repeat(unit, maxCmdlineRead/len(unit))}
+		return []string{"x", strings.Repeat(unit, (32<<10)/len(unit))}
 	}
 	for name, args := range map[string][]string{
 		"usual": {
@@ -180,7 +180,7 @@ func BenchmarkRedact(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				redactor{}.redact(args)
+				Redactor{}.Args(args)
 			}
 		})
 	}

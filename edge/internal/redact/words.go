@@ -1,4 +1,4 @@
-package process
+package redact
 
 import (
 	"slices"
@@ -19,6 +19,7 @@ var (
 		"file", "path", "dir", "name", "id", "type", "url", "uri", "endpoint", "stdin", "ttl", "expiry", "expiration",
 		"lifetime", "timeout", "length", "len", "size", "policy", "count", "limit", "mode", "format", "ref", "env", "arn",
 		"version", "provider", "store", "manager", "class", "namespace", "prompt",
+		"authentication", "min", "max", "days", "age", "warn", "required", "enabled", "retries",
 	}
 )
 
@@ -29,7 +30,7 @@ func sensitive(key string) bool {
 		return false
 	}
 	words := splitWords(key)
-	if len(words) == 0 || words[0] == "no" || slices.Contains(harmlessEnds, words[len(words)-1]) {
+	if len(words) == 0 || words[0] == "no" || words[0] == "nopasswd" || slices.Contains(harmlessEnds, words[len(words)-1]) {
 		return false
 	}
 	for i, w := range words {
@@ -89,6 +90,7 @@ var shapes = []shape{
 
 // appendTokens finds credentials by their shape, and private keys in PEM, RFC 7468.
 func appendTokens(spans []part, s string) []part {
+	spans = appendCrypt(spans, s)
 	for _, sh := range shapes {
 		for at := 0; ; {
 			n := strings.Index(s[at:], sh.prefix)
@@ -128,6 +130,37 @@ func appendTokens(spans []part, s string) []part {
 		spans = append(spans, part{from, to})
 	}
 }
+
+// appendCrypt finds password hashes of crypt(5): $id$, parameters and salt, and a hash of at least 22 bytes, MD5's.
+func appendCrypt(spans []part, s string) []part {
+	const leastHash = 22
+	for at := 0; at < len(s); {
+		n := strings.IndexByte(s[at:], '$')
+		if n < 0 {
+			break
+		}
+		start := at + n
+		at = start + 1
+		id, _, found := strings.Cut(s[at:min(len(s), at+len("sha1$"))], "$")
+		if !found || !slices.Contains(cryptIDs, id) || start > 0 && isWordByte(s[start-1]) {
+			continue
+		}
+		from := at + len(id) + 1
+		last := from
+		for at = from; at < len(s) && (isWordByte(s[at]) || strings.IndexByte("./$=,+-", s[at]) >= 0); at++ {
+			if s[at] == '$' {
+				last = at + 1
+			}
+		}
+		if at-last >= leastHash && (last > from || strings.HasPrefix(id, "2")) {
+			spans = append(spans, part{from, at})
+		}
+	}
+	return spans
+}
+
+// cryptIDs are the methods of crypt(5), and Apache's.
+var cryptIDs = []string{"1", "2", "2a", "2b", "2x", "2y", "5", "6", "7", "y", "gy", "md5", "sha1", "apr1"}
 
 // programFlag is a short flag that takes a credential in one program and something harmless in others.
 type programFlag struct {
