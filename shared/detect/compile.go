@@ -102,6 +102,9 @@ func (s *Set) Exceptions(r *Rule) []*Rule {
 // Blind returns the detection rules that compiled but ask for what no sensor here can fill, so can never match.
 func (s *Set) Blind() []*Rule { return slices.Clone(s.blind) }
 
+// Silent reports whether r makes no alerts of its own because it only feeds a correlation rule of its file.
+func (s *Set) Silent(r *Rule) bool { return s.silent[r] }
+
 type compiler struct {
 	placeholders func(string) ([]string, bool)
 	rules        []*Rule

@@ -74,7 +74,13 @@ func (v *values) time(t time.Time) {
 	}
 }
 
-// any takes what event.Event.Metadata may hold.
+func (v *values) strings(all []string) {
+	for _, s := range all {
+		v.text(s)
+	}
+}
+
+// any takes what event.Event.Metadata may hold. What it is given goes to the heap.
 func (v *values) any(x any) {
 	switch x := x.(type) {
 	case string:
@@ -97,9 +103,7 @@ func (v *values) any(x any) {
 	case time.Time:
 		v.time(x)
 	case []string:
-		for _, s := range x {
-			v.text(s)
-		}
+		v.strings(x)
 	case []any:
 		for _, e := range x {
 			if _, nested := e.([]any); !nested {

@@ -104,11 +104,13 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		}
 		defer listener.Close()
 	}
-	publisher, err := newPublisher(ctx, s, stdout, dial)
+	view, err := tier.Look(s.Proc)
 	if err != nil {
 		return err
 	}
-	view, err := tier.Look(s.Proc)
+	loading := loadRules(s, view.Tier(), tel.Meter(), tel.Logger())
+	defer func() { <-loading.done }()
+	publisher, err := newPublisher(ctx, s, stdout, dial)
 	if err != nil {
 		return err
 	}
@@ -125,8 +127,12 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	found := &report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}
 	config.Facts = found.facts()
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	config.Sources = x.sources(place.Containers)
+	coverage := func() any { rules, _ := loading.wait(); return rules.Coverage() }
+	config.Sources = x.sources(place.Containers, coverage)
 	if err := x.register(tel.Meter()); err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	if config.Rules, err = loading.wait(); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)

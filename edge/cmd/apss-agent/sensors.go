@@ -86,8 +86,8 @@ func (x *sensors) dialer() *net.Dialer {
 // dialTimeout is as long as net/http and client-go wait for a connection.
 const dialTimeout = 30 * time.Second
 
-// sources are what the agent runs.
-func (x *sensors) sources(containers *pods.Directory) []agent.Source {
+// sources are what the agent runs. Rules returns how much of the rules can work, for the coverage events.
+func (x *sensors) sources(containers *pods.Directory, rules func() any) []agent.Source {
 	x.containers = containers
 	return []agent.Source{
 		{
@@ -104,7 +104,7 @@ func (x *sensors) sources(containers *pods.Directory) []agent.Source {
 			return nil
 		}},
 		{Name: "coverage", Run: func(ctx context.Context, emit func(*event.Event), _ func(context.Context) error) error {
-			cover(ctx, x.processes.Stats, emit)
+			cover(ctx, x.processes.Stats, rules, emit)
 			return nil
 		}},
 	}
@@ -182,7 +182,7 @@ func rootsOf(proc string, inhabitants []process.Inhabitant) []file.Root {
 const coverEvery = time.Minute
 
 // cover emits an agent_coverage event every minute, and one for what is left of it when ctx ends.
-func cover(ctx context.Context, stats func() process.Stats, emit func(*event.Event)) {
+func cover(ctx context.Context, stats func() process.Stats, rules func() any, emit func(*event.Event)) {
 	tick := time.NewTicker(coverEvery)
 	defer tick.Stop()
 	for before, began := stats(), time.Now(); ctx.Err() == nil; {
@@ -192,7 +192,7 @@ func cover(ctx context.Context, stats func() process.Stats, emit func(*event.Eve
 		}
 		now, ended := stats(), time.Now()
 		emit(&event.Event{Type: event.AgentCoverage, Timestamp: ended, Metadata: map[string]any{
-			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before),
+			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before), "rules": rules(),
 		}})
 		before, began = now, ended
 	}

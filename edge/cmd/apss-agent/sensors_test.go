@@ -28,9 +28,12 @@ func TestCover(t *testing.T) {
 		var full []uint64
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+15*time.Second)
 		defer cancel()
-		cover(ctx, stats, func(e *event.Event) {
+		cover(ctx, stats, func() any { return "rules" }, func(e *event.Event) {
 			if e.Type != event.AgentCoverage {
 				t.Errorf("got a %s", e.Type)
+			}
+			if got := e.Metadata["rules"]; got != "rules" {
+				t.Errorf("got %v of the rules", got)
 			}
 			got = append(got, e.Metadata["seconds"].(float64))
 			full = append(full, e.Metadata["process"].(process.Coverage).Full)

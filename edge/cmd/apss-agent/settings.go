@@ -61,6 +61,9 @@ type settings struct {
 	HashRedacted    bool           `env:"HASH_REDACTED, default=false" help:"put a hash, keyed by this run of the agent, in the place of each credential that is taken out of arguments and diffs"`
 	SuspiciousPorts []uint16       `env:"SUSPICIOUS_PORTS, default=4444,5555,6666,1337,3389,5900,5901,6379,27017" help:"ports of the other side that make a connection suspicious"`
 	InternalNets    []netip.Prefix `env:"INTERNAL_NETS, default=100.64.0.0/10" help:"networks that count as internal besides the private ones (RFC 1918, 4193): the cluster's ranges"`
+	RulesPack       bool           `env:"RULES_PACK, default=true" help:"whether the rules that come with the agent are evaluated"`
+	RulesDirs       []string       `env:"RULES_DIRS" help:"folders of Sigma rules, laid over the pack by id, each over those before; read again when they change"`
+	AlertWindow     time.Duration  `env:"ALERT_WINDOW, default=5m" help:"how long repeats of an alert are counted before the count is told, 1s to 24h; 0s tells each"`
 	Proc            string         `env:"HOST_PROC, default=/proc" help:"where procfs is mounted"`
 	Root            string         `env:"HOST_ROOT, default=/" help:"where the watched file system is mounted"`
 
@@ -71,7 +74,8 @@ type settings struct {
 // prefixes are those of our settings: a key that starts with one and is none is a mistake.
 var prefixes = []string{
 	"APSS_", "SPOOL_", "BUFFER_", "SEAL_", "PUBLISH", "WATCH_", "PROC_SCAN_", "NET_SCAN_", "HEARTBEAT_", "DRAIN_",
-	"SUSPICIOUS_", "INTERNAL_NETS", "EVENTS_TOPIC", "ALERTS_TOPIC", "LOG_PATH", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH", "HASH_REDACT",
+	"SUSPICIOUS_", "INTERNAL_NETS", "RULES_", "ALERT_", "EVENTS_TOPIC", "ALERTS_TOPIC", "LOG_PATH", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH",
+	"HASH_REDACT",
 }
 
 // load reads and checks the settings; the error holds everything that is wrong.
@@ -172,6 +176,12 @@ func (s *settings) Validate() error {
 	}
 	if slices.Contains(s.SuspiciousPorts, 0) {
 		fault("SUSPICIOUS_PORTS", "0 is no port")
+	}
+	for _, dir := range s.RulesDirs {
+		absolute("RULES_DIRS", dir)
+	}
+	if s.AlertWindow != 0 {
+		during("ALERT_WINDOW", s.AlertWindow, time.Second, 24*time.Hour)
 	}
 	absolute("HOST_PROC", s.Proc)
 	absolute("HOST_ROOT", s.Root)

@@ -52,7 +52,7 @@ func startWhole(t *testing.T, environ ...string) *whole {
 		case <-ctx.Done():
 		}
 	}
-	sources := x.sources(pods.NewOwn(pods.Own{Name: "p", Namespace: "n"}, slog.New(slog.DiscardHandler)))
+	sources := x.sources(pods.NewOwn(pods.Own{Name: "p", Namespace: "n"}, slog.New(slog.DiscardHandler)), func() any { return nil })
 	for _, source := range sources {
 		wg.Go(func() {
 			if err := source.Run(ctx, emit, func(context.Context) error { return nil }); err != nil {

@@ -17,7 +17,6 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/buffer"
 	"github.com/apss-sensor/apss/edge/internal/identity"
 	"github.com/apss-sensor/apss/edge/internal/publish"
-	"github.com/apss-sensor/apss/edge/internal/severity"
 	"github.com/apss-sensor/apss/edge/internal/spool"
 )
 
@@ -38,7 +37,6 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 	return agent.Config{
 		Identity:  id,
-		Severity:  severity.Of,
 		Events:    lane("events", s.BufferEvents, s.SpoolMax, agent.Seal{Count: s.SealCount, Bytes: s.SealBytes, After: s.SealAfter}, false),
 		Alerts:    lane("alerts", s.BufferAlerts, s.SpoolAlertsMax, agent.Seal{Count: 1, Bytes: s.SealBytes}, true),
 		Heartbeat: s.Heartbeat,

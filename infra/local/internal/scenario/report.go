@@ -36,6 +36,7 @@ type Result struct {
 	OK        bool           `json:"ok"`
 	Seconds   float64        `json:"seconds"`
 	Latencies []Latency      `json:"latencies"`
+	Alerts    []AlertRow     `json:"alerts"`
 	Table     []Row          `json:"table"`
 	Published int            `json:"published"` // all events of this machine, by id
 	Delivered int            `json:"delivered"`

@@ -18,6 +18,7 @@ type sighting struct {
 	cmdline   string // of a process
 	port      uint16 // of the other side
 	about     string
+	rules     []string
 	happened  time.Time
 	whileDown bool
 	detail    string // what else it tells
@@ -99,6 +100,7 @@ func read(id string, raw event.Raw) *sighting {
 		return s
 	}
 	s.typ, s.severity, s.happened, s.about = e.Type, e.Severity, e.Timestamp, view.Essence(e)
+	s.rules = e.Rules
 	s.whileDown = e.Metadata["while_down"] == true
 	s.detail = view.Detail(e)
 	if e.File != nil {

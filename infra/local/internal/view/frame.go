@@ -30,6 +30,7 @@ type State struct {
 	Faults     standin.Faults
 	Arrivals   []system.Arrival // newest first
 	Alerts     int64
+	Raised     []system.Raised // newest first
 	DeadReason string
 	Trouble    string
 }
@@ -41,7 +42,7 @@ func Look(s *system.System, started time.Time, agent system.AgentCounts, agentEr
 		At: time.Now(), Started: started, Addresses: s.Addresses(), Emulator: s.Broker.Emulator(),
 		Demo: s.Config.Demo(), Log: s.Config.LogFile(), Agent: agent, AgentError: agentErr,
 		Books: s.Ledger.Totals(), Push: s.Dispatcher.Stats(), Faults: s.Standin.Faults(),
-		Arrivals: arrivals, Alerts: alerts, DeadReason: dead,
+		Arrivals: arrivals, Alerts: alerts, Raised: s.Feed.Raised(), DeadReason: dead,
 	}
 }
 
@@ -99,7 +100,8 @@ func Frame(before, now State, st Style) []string {
 	lines = append(lines, counts(before, now, st)...)
 	lines = append(lines, condition(now, st)...)
 	lines = append(lines, "")
-	lines = append(lines, st.paint(bold, cut("arrived last", st.Width)))
+	lines = append(lines, alertLines(now, st)...)
+	lines = append(lines, "", st.paint(bold, cut("arrived last", st.Width)))
 	if len(now.Arrivals) == 0 {
 		lines = append(lines, st.paint(dim, cut(" nothing yet", st.Width)))
 	}
