@@ -108,7 +108,7 @@ func ago(now, t time.Time) string {
 }
 
 func failures(m map[string]int64) string {
-	var parts []string
+	parts := make([]string, 0, len(m))
 	for _, class := range slices.Sorted(maps.Keys(m)) {
 		parts = append(parts, fmt.Sprintf("%s:%d", printable(class), m[class]))
 	}
@@ -123,7 +123,7 @@ func breaker(now time.Time, b health.BreakerReport) string {
 }
 
 func canary(m map[string]health.CanaryReport) string {
-	var parts []string
+	parts := make([]string, 0, len(m))
 	for _, topic := range slices.Sorted(maps.Keys(m)) {
 		age := "none yet"
 		if s := m[topic].AgeSeconds; s >= 0 {

@@ -107,24 +107,36 @@ func (h *Health) Heartbeats(ctx context.Context, p envelope.Push) error {
 	if published.IsZero() || published.After(now) {
 		published = now
 	}
-	events, err := p.Events(nil)
-	var lines *envelope.LineError
-	if err != nil && !errors.As(err, &lines) {
-		events = nil // the integrations' subscriptions put it to the dead letters
+	beats, err := h.beats(ctx, p)
+	if err != nil {
+		return err
 	}
-	for _, raw := range events {
-		if !bytes.Contains(raw, []byte(event.AgentHeartbeat)) {
-			continue
-		}
-		e, err := event.Decode(raw)
-		if err != nil || e.Type != event.AgentHeartbeat || e.AgentID == "" {
-			continue
-		}
+	for _, e := range beats {
 		if err := h.heard(ctx, e, published); err != nil {
 			return err
 		}
 	}
 	return h.note(ctx, published)
+}
+
+// beats are the heartbeats of a push. Few pushes are opened at the same time: how large one is shows only then.
+func (h *Health) beats(ctx context.Context, p envelope.Push) (found []*event.Event, err error) {
+	select {
+	case h.opening <- struct{}{}:
+		defer func() { <-h.opening }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no time left to open the message: %w", ctx.Err())
+	}
+	events, _ := p.Events(nil) // what is no event the integrations' subscriptions put to the dead letters
+	for _, raw := range events {
+		if !bytes.Contains(raw, []byte(event.AgentHeartbeat)) {
+			continue
+		}
+		if e, err := event.Decode(raw); err == nil && e.Type == event.AgentHeartbeat && e.AgentID != "" {
+			found = append(found, e)
+		}
+	}
+	return found, nil
 }
 
 // heard notes a heartbeat.

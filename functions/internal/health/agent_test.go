@@ -101,7 +101,7 @@ func TestSilence(t *testing.T) {
 		a.want()
 		a.pass(20, "c/b")
 		a.want(silent)
-		if s := a.agents(t.Context()); s.Silent != 1 || s.Live != 1 || len(s.List) != 1 || s.List[0].ID != "c/a" {
+		if s := a.agents(a.t.Context()); s.Silent != 1 || s.Live != 1 || len(s.List) != 1 || s.List[0].ID != "c/a" {
 			a.t.Errorf("got %+v, want one silent and one live", s)
 		}
 		a.pass(1, "c/a", "c/b")
@@ -125,7 +125,7 @@ func TestGoodbye(t *testing.T) {
 	testAgents(t, func(a agentsUnderTest) {
 		a.beat("c/a", true)
 		a.pass(60, "c/b")
-		if s := a.agents(t.Context()); s.Ended != 1 {
+		if s := a.agents(a.t.Context()); s.Ended != 1 {
 			a.t.Errorf("got %+v, want one that ended", s)
 		}
 		a.beat("c/a")
@@ -144,7 +144,7 @@ func TestLag(t *testing.T) {
 		a.want()
 		for minute := range 9 { // then all of it
 			for _, p := range []envelope.Push{beat("c/a", begin.Add(time.Duration(minute)*time.Minute)), beat("c/gone", begin.Add(-time.Minute))} {
-				if err := a.Heartbeats(t.Context(), p); err != nil {
+				if err := a.Heartbeats(a.t.Context(), p); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -175,7 +175,7 @@ func TestToldInVain(t *testing.T) {
 		a.beat("c/b")
 		time.Sleep(tickEvery)
 		a.beat("c/b")
-		if err := a.Silences(t.Context()); err == nil {
+		if err := a.Silences(a.t.Context()); err == nil {
 			t.Error("got no error although nothing can be published")
 		}
 		a.fail(nil)
@@ -192,7 +192,7 @@ func TestTooManyAgents(t *testing.T) {
 			a.beat(fmt.Sprint("c/", i))
 		}
 		time.Sleep(2 * sumEvery)
-		if s := a.agents(t.Context()); s.known() != mostAgents {
+		if s := a.agents(a.t.Context()); s.known() != mostAgents {
 			t.Errorf("got %d agents, want %d", s.known(), mostAgents)
 		}
 		a.beat("c/5")
@@ -209,11 +209,11 @@ func TestHostileHeartbeats(t *testing.T) {
 			`{"type":"agent_heartbeat","agent_id":"c/a","metadata":{"interval":7,"final":"yes"}}`,
 			`{"type":"agent_heartbeat","agent_id":"c/a","metadata":{"interval":"-5m"}}`,
 		} {
-			if err := a.Heartbeats(t.Context(), envelope.Push{Message: envelope.Message{Data: []byte(data), Attributes: attributes}}); err != nil {
+			if err := a.Heartbeats(a.t.Context(), envelope.Push{Message: envelope.Message{Data: []byte(data), Attributes: attributes}}); err != nil {
 				t.Errorf("%s: got %v", data, err)
 			}
 		}
-		if s := a.agents(t.Context()); s.known() != 1 {
+		if s := a.agents(a.t.Context()); s.known() != 1 {
 			t.Errorf("got %+v, want the one agent", s)
 		}
 		a.pass(20)

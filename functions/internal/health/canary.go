@@ -60,14 +60,14 @@ func (h *Health) Canaries(integration, topic string, optedIn bool, send func(con
 		if mark == "" {
 			return handle(ctx, p)
 		}
-		sent, err := time.Parse(time.RFC3339Nano, mark)
-		if !optedIn || err != nil || time.Since(sent) > 2*h.cfg.CanaryEvery {
+		sent, _ := time.Parse(time.RFC3339Nano, mark) // zero when it is no time: long ago
+		if !optedIn || time.Since(sent) > 2*h.cfg.CanaryEvery {
 			return nil
 		}
 		if err := send(ctx); err != nil {
 			return err
 		}
-		err = change(ctx, h.cfg.State, canaries, integration+" "+topic, func(c *canaryRecord) error {
+		err := change(ctx, h.cfg.State, canaries, integration+" "+topic, func(c *canaryRecord) error {
 			if sent.After(c.Sent) {
 				*c = canaryRecord{Sent: sent, Arrived: time.Now()}
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,7 @@ type Health struct {
 
 	collecting sync.Mutex
 	collected  map[string]Figures // by integration and topic, what is in the state
+	opening    chan struct{}      // bounds messages being unpacked
 	testing    sync.Map           // integrations that are being tested
 	ticked     atomic.Int64       // when, nanoseconds of Unix
 	newest     atomic.Int64       // publish time that is in the state, likewise
@@ -82,7 +84,7 @@ type Health struct {
 
 // New fails only when the meter does.
 func New(c Config) (*Health, error) {
-	h := &Health{cfg: c, owner: event.NewID(), collected: map[string]Figures{}}
+	h := &Health{cfg: c, owner: event.NewID(), collected: map[string]Figures{}, opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 	var err error
 	if h.metrics, err = h.newMetrics(c.Meter); err != nil {
 		return nil, fmt.Errorf("metrics of health: %w", err)
@@ -101,19 +103,19 @@ func (h *Health) Tick(ctx context.Context) error {
 	if now.UnixNano()-last < int64(tickEvery) || !h.ticked.CompareAndSwap(last, now.UnixNano()) {
 		return nil
 	}
-	errs := []error{
+	done := errors.Join(
 		h.turn(ctx, "checks", h.cfg.CheckEvery, h.Check),
 		h.turn(ctx, "canaries", h.cfg.CanaryEvery, h.sendCanaries),
 		h.Silences(ctx),
 		h.Collect(ctx),
-	}
+	)
 	report, err := h.Report(ctx)
 	if err == nil {
 		h.mu.Lock()
 		h.last = report
 		h.mu.Unlock()
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(done, err)
 }
 
 // turn calls f when it is this instance's turn to.

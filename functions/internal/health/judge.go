@@ -106,7 +106,7 @@ func times(n int) string {
 
 // classes are failures by class, for a person.
 func classes(failures map[string]int64) string {
-	var parts []string
+	parts := make([]string, 0, len(failures))
 	for _, class := range slices.Sorted(maps.Keys(failures)) {
 		parts = append(parts, fmt.Sprintf("%s %d", class, failures[class]))
 	}

@@ -172,7 +172,7 @@ func TestAdminToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := httptest.NewRequest("GET", "/health", http.NoBody)
+		r := httptest.NewRequest(http.MethodGet, "/health", http.NoBody)
 		if tt.shown != "" {
 			r.Header.Set("Authorization", "Bearer "+tt.shown)
 		}
