@@ -40,8 +40,11 @@ type Conn struct {
 	fd   int
 	buf  []byte
 	next map[uint32]uint32 // the sequence number that follows, by CPU
-	base time.Time
-	mono int64 // CLOCK_MONOTONIC at base
+	// numbered says that answers take sequence numbers too: the kernel then sends them as it sends announcements
+	// (send_msg of cn_proc.c), over the number that the question had.
+	numbered bool
+	base     time.Time
+	mono     int64 // CLOCK_MONOTONIC at base
 }
 
 // Dial subscribes. It returns an error where the kernel refuses.
@@ -90,10 +93,11 @@ func (c *Conn) subscribe() error {
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
 			return err
 		}
-		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.seq == nonce && m.ack == nonce+1 { // cn_proc_ack
+		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.ack == nonce+1 { // cn_proc_ack
 			if m.code != 0 {
 				return unix.Errno(m.code)
 			}
+			c.numbered = m.seq != nonce
 			return nil
 		}
 	}
@@ -145,13 +149,16 @@ func (c *Conn) Receive() (e Event, lost uint64, err error) {
 		return Event{}, 0, fmt.Errorf("receiving from the process connector: %w", err)
 	}
 	m, ok := parse(c.buf[:n])
-	if !ok || m.what == answer {
+	if !ok || m.what == answer && !c.numbered { // one that another program was given
 		return Event{}, 0, nil
 	}
 	if want, known := c.next[m.cpu]; known {
 		lost = uint64(m.seq - want) // both wrap
 	}
 	c.next[m.cpu] = m.seq + 1
+	if m.what == answer {
+		return Event{}, lost, nil
+	}
 	e = m.event
 	e.At = c.base.Add(time.Duration(m.nanos - c.mono))
 	return e, lost, nil

@@ -69,11 +69,47 @@ func FuzzParse(f *testing.F) {
 func dial(t *testing.T) *Conn {
 	t.Helper()
 	c, err := Dial()
+	if errors.Is(err, errSilent) && initial() {
+		t.Fatalf("%v: it is, so either the answer was not known for ours or the kernel was built without CONFIG_PROC_EVENTS", err)
+	}
 	if err != nil {
 		t.Skipf("%v: run as root in the machine's own namespaces", err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// initial reports whether the kernel should answer: this is the pid and user namespace that it began with, whose inodes
+// are fixed (PROC_PID_INIT_INO and PROC_USER_INIT_INO of include/linux/proc_ns.h).
+func initial() bool {
+	pid, errPID := os.Readlink("/proc/self/ns/pid")
+	user, errUser := os.Readlink("/proc/self/ns/user")
+	return errPID == nil && errUser == nil && pid == "pid:[4026531836]" && user == "user:[4026531837]"
+}
+
+// The answers that others are given are no announcements that were lost.
+func TestAnswersToOthers(t *testing.T) {
+	c, other := dial(t), dial(t)
+	run := func() {
+		cmd := exec.Command("/bin/true")
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		for ended := false; !ended; {
+			e, lost, err := c.Receive()
+			if err != nil || lost > 0 {
+				t.Fatalf("Receive = %+v, %d, %v", e, lost, err)
+			}
+			ended = e.Kind == Exit && e.TGID == int32(cmd.Process.Pid)
+		}
+	}
+	for range 20 { // on each CPU, as it comes
+		run()
+		if err := other.send(listen, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run()
 }
 
 func TestRealLife(t *testing.T) {
