@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,13 +25,17 @@ import (
 const (
 	procIndex, procValue = 1, 1 // CN_IDX_PROC, CN_VAL_PROC
 	listen, ignore       = 1, 2 // PROC_CN_MCAST_LISTEN, PROC_CN_MCAST_IGNORE
+	unknown              = 0    // no operation
 )
 
 const (
 	// receiveBuffer holds some 20,000 announcements: the kernel accounts about 768 bytes for each of 76.
 	receiveBuffer = 16 << 20
-	// patience is how long a Receive waits at most, and so how long one that is told to stop goes on.
+	// patience is how long the answer to a subscription may take.
 	patience = 200 * time.Millisecond
+	// longest is how long a Receive waits at most, should a Wake be lost. To be woken for nothing costs a tenth of a
+	// millisecond.
+	longest = 2 * time.Second
 )
 
 var errSilent = errors.New("the kernel does not answer: this is not the initial pid and user namespace")
@@ -39,7 +44,8 @@ var errSilent = errors.New("the kernel does not answer: this is not the initial 
 type Conn struct {
 	fd   int
 	buf  []byte
-	next map[uint32]uint32 // the sequence number that follows, by CPU
+	from unix.RawSockaddrNetlink // who sent what is in buf
+	next map[uint32]uint32       // the sequence number that follows, by CPU
 	// numbered says that answers take sequence numbers too: the kernel then sends them as it sends announcements
 	// (send_msg of cn_proc.c), over the number that the question had.
 	numbered bool
@@ -71,8 +77,7 @@ func (c *Conn) subscribe() error {
 	if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as far as it goes
 	}
-	wait := unix.NsecToTimeval(patience.Nanoseconds())
-	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+	if err := c.waitAtMost(patience); err != nil {
 		return err
 	}
 	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: procIndex}); err != nil {
@@ -90,7 +95,7 @@ func (c *Conn) subscribe() error {
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return errSilent
-		case err != nil && !errors.Is(err, unix.ENOBUFS):
+		case err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR):
 			return err
 		}
 		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.ack == nonce+1 { // cn_proc_ack
@@ -98,10 +103,15 @@ func (c *Conn) subscribe() error {
 				return unix.Errno(m.code)
 			}
 			c.numbered = m.seq != nonce
-			return nil
+			return c.waitAtMost(longest)
 		}
 	}
 	return errSilent
+}
+
+func (c *Conn) waitAtMost(d time.Duration) error {
+	wait := unix.NsecToTimeval(d.Nanoseconds())
+	return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 }
 
 // send sends one operation: struct nlmsghdr, struct cn_msg and an enum proc_cn_mcast_op.
@@ -120,30 +130,32 @@ func (c *Conn) send(op, nonce uint32) error {
 	return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// recv receives one datagram of the kernel's; it returns 0 for one of anybody else's.
+// recv receives one datagram of the kernel's; it returns 0 for one of anybody else's. What is there is taken without a
+// word to the runtime's scheduler, which makes a call that may wait twice as dear.
 func (c *Conn) recv() (int, error) {
-	for {
-		n, from, err := unix.Recvfrom(c.fd, c.buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
-			return 0, nil
-		}
-		return n, nil
+	size := uint32(unix.SizeofSockaddrNetlink)
+	n, _, failed := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(c.fd), uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&c.from)), uintptr(unsafe.Pointer(&size)))
+	if failed == unix.EAGAIN {
+		n, _, failed = unix.Syscall6(unix.SYS_RECVFROM, uintptr(c.fd), uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)),
+			0, uintptr(unsafe.Pointer(&c.from)), uintptr(unsafe.Pointer(&size)))
 	}
+	if failed != 0 {
+		return 0, failed
+	}
+	if c.from.Family != unix.AF_NETLINK || c.from.Pid != 0 {
+		return 0, nil
+	}
+	return int(n), nil
 }
 
-// Receive waits for one announcement, not longer than a fraction of a second. What arrives of no interest, and the end of
-// the wait, return an event of kind None. Lost is how many announcements before it did not arrive. After an error the
+// Receive waits for one announcement, for some seconds or until a Wake. What arrives of no interest, and the end of the
+// wait, return an event of kind None. Lost is how many announcements before it did not arrive. After an error the
 // subscription is of no use.
 func (c *Conn) Receive() (e Event, lost uint64, err error) {
 	n, err := c.recv()
 	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS):
 		return Event{}, 0, nil // the numbers of what follows tell how much was lost
 	case err != nil:
 		return Event{}, 0, fmt.Errorf("receiving from the process connector: %w", err)
@@ -163,6 +175,10 @@ func (c *Conn) Receive() (e Event, lost uint64, err error) {
 	e.At = c.base.Add(time.Duration(m.nanos - c.mono))
 	return e, lost, nil
 }
+
+// Wake makes a Receive that waits return: it asks the kernel what it does not know, which is answered (cn_proc_mcast_ctl).
+// It may be called concurrently with a Receive.
+func (c *Conn) Wake() error { return c.send(unknown, 0) }
 
 // Close ends the subscription. It must not be called while a Receive waits.
 func (c *Conn) Close() error {
