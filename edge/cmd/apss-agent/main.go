@@ -33,7 +33,12 @@ const (
 // errSettings is in the chain of every error that the settings are to blame for.
 var errSettings = errors.New("wrong settings, nothing was started (-help lists them)")
 
-func main() { os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) == 1 {
+		calm()
+	}
+	os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
 
 // command does what args say and returns the exit code.
 func command(args, environ []string, stdout, stderr io.Writer) int {

@@ -63,7 +63,16 @@ func (a *announced) every(time.Duration) time.Duration { return listEvery }
 func (a *announced) run(ctx context.Context, wake func()) error {
 	runtime.LockOSThread()                          // and never unlocked: the thread, with its priority, ends here
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20) // of this thread, setpriority(2); needs CAP_SYS_NICE
-	defer context.AfterFunc(ctx, func() { _ = a.conn.Wake() })()
+	woken := make(chan struct{})
+	unwake := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = a.conn.Wake()
+	})
+	defer func() {
+		if !unwake() {
+			<-woken // the connection is closed after this
+		}
+	}()
 	for ctx.Err() == nil {
 		e, lost, err := a.conn.Receive()
 		if err != nil {

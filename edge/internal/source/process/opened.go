@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -26,8 +27,6 @@ const (
 	peekEvery = 500 * time.Microsecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
 	syncEvery = 10 * time.Second
-	// patience is how long the goroutine of a mechanism waits at most, and so how long its end takes.
-	patience = 200 * time.Millisecond
 )
 
 // opened is the mechanism of executables being opened. Its goroutine reads the newest pids when that happens.
@@ -35,6 +34,7 @@ type opened struct {
 	watch  *opens.Watcher
 	read   *reader
 	loadID int
+	stop   int // an eventfd(2), which ends a wait
 	cursor int32
 	max    int32
 	forks  []forked
@@ -65,13 +65,15 @@ func watchOpens(proc string, cut redactor, env []string) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{watch: watch, loadID: -1, programs: make(map[int32]details)}
+	o := &opened{watch: watch, loadID: -1, stop: -1, programs: make(map[int32]details)}
 	if o.read, err = newReader(proc); err != nil {
 		_ = watch.Close()
 		return nil, err
 	}
 	o.read.cut, o.read.env = cut, env
-	o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if o.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
 	if err == nil {
 		err = o.sync(time.Now())
 	}
@@ -90,8 +92,10 @@ func watchOpens(proc string, cut redactor, env []string) (*opened, error) {
 func (o *opened) close() {
 	_ = o.watch.Close()
 	o.read.close()
-	if o.loadID >= 0 {
-		_ = unix.Close(o.loadID)
+	for _, fd := range [...]int{o.loadID, o.stop} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 }
 
@@ -117,9 +121,20 @@ func (o *opened) sync(now time.Time) error {
 func (o *opened) run(ctx context.Context, wake func()) error {
 	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends here
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-	waiting := []unix.PollFd{{Fd: int32(o.watch.FD()), Events: unix.POLLIN}}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // of this thread: a fork is looked at when it is due
+	ended := make(chan struct{})
+	unstop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		_, _ = unix.Write(o.stop, binary.NativeEndian.AppendUint64(nil, 1))
+	})
+	defer func() {
+		if !unstop() {
+			<-ended // the descriptor is closed after this
+		}
+	}()
+	waiting := []unix.PollFd{{Fd: int32(o.watch.FD()), Events: unix.POLLIN}, {Fd: int32(o.stop), Events: unix.POLLIN}}
 	for ctx.Err() == nil {
-		wait := patience
+		wait := syncEvery // scans read the cursor: to be woken for nothing costs a tenth of a millisecond
 		if len(o.recent) > 0 {
 			wait = proofWait
 		}
