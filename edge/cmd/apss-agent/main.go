@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -132,6 +133,10 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		tel.Ready(name, check)
 	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the drain is over: it is when one looks
+	var giving sync.WaitGroup
+	defer giving.Wait()
+	defer stop()
+	giving.Go(func() { giveBack(serving) })
 	served := make(chan error, 1)
 	go func() {
 		if listener == nil {
