@@ -24,7 +24,7 @@ const (
 	// proofWait is how long an open waits for the loader's that proves it: execve opens both within microseconds.
 	proofWait = 20 * time.Millisecond
 	// peekEvery is how often a fork that is about to call execve is looked at.
-	peekEvery = 500 * time.Microsecond
+	peekEvery = 2 * time.Millisecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
 	syncEvery = 10 * time.Second
 )
@@ -121,7 +121,7 @@ func (o *opened) sync(now time.Time) error {
 func (o *opened) run(ctx context.Context, wake func()) error {
 	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends here
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // of this thread: a fork is looked at when it is due
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0) // of this thread, the kernel's default: a fork is looked at when it is due
 	ended := make(chan struct{})
 	unstop := context.AfterFunc(ctx, func() {
 		defer close(ended)

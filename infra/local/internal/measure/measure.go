@@ -4,7 +4,8 @@
 //
 // Latencies are from the return of the system call that changed a file to the event's arrival at the stand-in, or on the
 // topic, seen by a subscriber in this process. The agent's cost is the kernel's account of it (proc_pid_stat(5),
-// proc_pid_status(5)) over 20 s, with 300 more processes asleep on the machine than it has anyway.
+// proc_pid_status(5)) with 300 more processes asleep on the machine than it has anyway: while nothing is asked of it, and
+// while 200 programs start in a second. What else starts on the machine costs the agent too; the rate of it stands beside.
 package measure
 
 import (
@@ -13,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -27,9 +27,6 @@ const (
 	changes   = 150
 	spacing   = 30 * time.Millisecond // between an arrival and the next change, plus a little that varies
 	arrival   = 10 * time.Second
-	sleepers  = 300
-	calmDown  = 5 * time.Second // until the agent has read the new processes
-	idleFor   = 20 * time.Second
 	plainFile = "notes"
 )
 
@@ -59,7 +56,7 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	} else {
 		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", c.Keys(), high.severity)
 	}
-	return errors.Join(err, idle(ctx, s.Agent().PID(), out))
+	return errors.Join(err, costs(ctx, s.Agent().PID(), out))
 }
 
 // latencies of one file's changes.
@@ -192,44 +189,6 @@ func (s *seen) warm(ctx context.Context, f *os.File) (size int64, err error) {
 		}
 	}
 	return 0, fmt.Errorf("the agent does not tell of changes of %s: nothing within %v", f.Name(), arrival)
-}
-
-// idle measures the process pid while nothing is asked of it.
-func idle(ctx context.Context, pid int, out io.Writer) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var asleep []*exec.Cmd
-	defer func() {
-		cancel() // kills them
-		for _, cmd := range asleep {
-			_ = cmd.Wait() // killed, as meant
-		}
-	}()
-	for range sleepers {
-		cmd := exec.CommandContext(ctx, "sleep", "600")
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("starting a process that sleeps: %w", err)
-		}
-		asleep = append(asleep, cmd)
-	}
-	if err := pause(ctx, calmDown); err != nil {
-		return err
-	}
-	before, err := readUsage(pid)
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	if err := pause(ctx, idleFor); err != nil {
-		return err
-	}
-	after, err := readUsage(pid)
-	if err != nil {
-		return err
-	}
-	share := 100 * (after.cpu - before.cpu).Seconds() / time.Since(start).Seconds()
-	fmt.Fprintf(out, "BENCH agent-idle-cpu %.2f %%\n", share)
-	fmt.Fprintf(out, "BENCH agent-idle-rss %.1f MiB\n", float64(after.resident)/(1<<20))
-	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {
