@@ -75,9 +75,9 @@ func cost(ctx context.Context, pid int, name string, out io.Writer, do func(cont
 		resident = append(resident, float64(after.resident)/(1<<20))
 		started = append(started, float64(forks-forksBefore)/took)
 	}
-	fmt.Fprintf(out, "BENCH %s-cpu %.2f %%\n", name, median(shares))
-	fmt.Fprintf(out, "BENCH %s-rss %.1f MiB\n", name, median(resident))
-	fmt.Fprintf(out, "BENCH %s-machine-forks %.0f 1/s\n", name, median(started))
+	fmt.Fprintf(out, "BENCH %s-cpu %.2f %%\n", name, middle(shares))
+	fmt.Fprintf(out, "BENCH %s-rss %.1f MiB\n", name, middle(resident))
+	fmt.Fprintf(out, "BENCH %s-machine-forks %.0f 1/s\n", name, middle(started))
 	return nil
 }
 
@@ -121,8 +121,8 @@ func parseForks(stat []byte) (int64, error) {
 	return 0, fmt.Errorf("reading /proc/stat: it has no line of processes")
 }
 
-// median sorts v, of an odd length, and returns its middle.
-func median(v []float64) float64 {
+// middle sorts v, of an odd length, and returns its middle.
+func middle(v []float64) float64 {
 	slices.Sort(v)
 	return v[len(v)/2]
 }

@@ -1,0 +1,48 @@
+// Package state is the small memory that instances of the functions share: which alerts were sent, what repeats of an
+// incident came to, how healthy a receiver is.
+//
+// A record is a few hundred bytes under a key in a collection. Everything is built on one operation, [Store.Update],
+// which changes a record atomically across instances. Records may have a time at which something is due; [Store.Due]
+// finds those, so that any instance does what another one began.
+//
+// Implementations: memory (one instance), Redis, Firestore. All pass statetest.Run.
+package state
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Limits of a record, from Firestore's documents and index entries
+// (https://cloud.google.com/firestore/quotas#limits: 1 MiB, 1,500 bytes of a document's id).
+const (
+	MaxKey   = 512
+	MaxValue = 256 << 10
+)
+
+// ErrDown is what a Store's errors wrap when the store cannot be reached: the caller goes on without it.
+var ErrDown = errors.New("the state store cannot be reached")
+
+// Record is what is kept under a key.
+type Record struct {
+	Value   []byte    // nil: there is none
+	Due     time.Time // zero: never
+	Expires time.Time // zero: never; afterwards there is none
+}
+
+// Store keeps records. Safe for concurrent use.
+type Store interface {
+	// Update hands the record under key to change, and keeps what it returns; a nil Value removes it. It is one step for
+	// everybody: when another change came between, change is called again. change must not block nor call the store. An
+	// error of change leaves the record as it is and comes back as it is.
+	Update(ctx context.Context, collection, key string, change func(Record) (Record, error)) error
+	// Get returns the record under key, without a Value when there is none.
+	Get(ctx context.Context, collection, key string) (Record, error)
+	// Due returns keys of records that are due at now, the longest due first, at most limit.
+	Due(ctx context.Context, collection string, now time.Time, limit int) ([]string, error)
+	// List calls f with each record of a collection in no order, until f returns false.
+	List(ctx context.Context, collection string, f func(key string, r Record) bool) error
+	// Close ends what the store started.
+	Close() error
+}
