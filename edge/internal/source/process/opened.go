@@ -24,7 +24,7 @@ const (
 	// proofWait is how long an open waits for the loader's that proves it: execve opens both within microseconds.
 	proofWait = 20 * time.Millisecond
 	// peekEvery is how often a fork that is about to call execve is looked at.
-	peekEvery = 2 * time.Millisecond
+	peekEvery = time.Millisecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
 	syncEvery = 10 * time.Second
 )
