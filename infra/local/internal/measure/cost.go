@@ -16,12 +16,13 @@ const (
 	sleepers  = 300
 	calmDown  = 10 * time.Second // until the agent has read the new processes and given back what its start took
 	rounds    = 3                // of which the median counts
-	roundFor  = 20 * time.Second
+	roundFor  = 15 * time.Second
 	execEvery = 5 * time.Millisecond
 )
 
-// costs measures the process pid beside 300 processes that sleep, and then beside 200 that start in a second.
-func costs(ctx context.Context, pid int, out io.Writer) (err error) {
+// costs measures the process pid beside 300 processes that sleep, and then beside 200 that start in a second. The figures are
+// of an agent-idle and an agent-200-execs, each with the suffix.
+func costs(ctx context.Context, pid int, suffix string, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asleep []*exec.Cmd
 	defer func() {
@@ -40,10 +41,10 @@ func costs(ctx context.Context, pid int, out io.Writer) (err error) {
 	if err := pause(ctx, calmDown); err != nil {
 		return err
 	}
-	if err := cost(ctx, pid, "agent-idle", out, func(ctx context.Context) error { return pause(ctx, roundFor) }); err != nil {
+	if err := cost(ctx, pid, "agent-idle"+suffix, out, func(ctx context.Context) error { return pause(ctx, roundFor) }); err != nil {
 		return err
 	}
-	return cost(ctx, pid, "agent-200-execs", out, execs)
+	return cost(ctx, pid, "agent-200-execs"+suffix, out, execs)
 }
 
 // cost measures the process pid during rounds of do and prints the medians.

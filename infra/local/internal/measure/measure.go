@@ -3,9 +3,10 @@
 //	BENCH <name> <value> <unit>
 //
 // Latencies are from the return of the system call that changed a file to the event's arrival at the stand-in, or on the
-// topic, seen by a subscriber in this process. The agent's cost is the kernel's account of it (proc_pid_stat(5),
-// proc_pid_status(5)) with 300 more processes asleep on the machine than it has anyway: while nothing is asked of it, and
-// while 200 programs start in a second. What else starts on the machine costs the agent too; the rate of it stands beside.
+// topic, seen by a subscriber in this process; those of alerts are from the start of a program to its alert on the topic.
+// The agent's cost is the kernel's account of it (proc_pid_stat(5), proc_pid_status(5)) with 300 more processes asleep on
+// the machine than it has anyway: while nothing is asked of it, and while 200 programs start in a second; and again for an
+// agent without the rule pack. What else starts on the machine costs the agent too; the rate of it stands beside.
 package measure
 
 import (
@@ -33,7 +34,8 @@ const (
 // Run measures and prints.
 func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	seen := newSeen()
-	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered})
+	raised := &raised{arrived: make(chan time.Time, 1)}
+	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered, Alerted: raised.see})
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,23 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	} else {
 		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", c.Keys(), high.severity)
 	}
-	return errors.Join(err, costs(ctx, s.Agent().PID(), out))
+	if err := errors.Join(err, raised.measure(ctx, out)); err != nil {
+		return err
+	}
+	for _, agent := range []struct {
+		suffix string
+		noPack bool
+	}{{"", false}, {"-without-rules", true}} {
+		s.KillAgent() // what it did so far is in its memory
+		s.Config.NoPack = agent.noPack
+		if err := s.StartAgent(ctx); err != nil {
+			return err
+		}
+		if err := costs(ctx, s.Agent().PID(), agent.suffix, out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // latencies of one file's changes.
@@ -66,6 +84,10 @@ type latencies struct {
 }
 
 func (l latencies) print(out io.Writer, name string, all []time.Duration) {
+	printQuantiles(out, name, all)
+}
+
+func printQuantiles(out io.Writer, name string, all []time.Duration) {
 	slices.Sort(all)
 	for _, q := range []struct {
 		name string
