@@ -27,7 +27,9 @@ const (
 	// peekEvery is how often a fork that is about to call execve is looked at.
 	peekEvery = time.Millisecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
-	syncEvery = 10 * time.Second
+	// Where no process began since, it is done in every sixth turn.
+	syncEvery     = 10 * time.Second
+	syncQuietEach = 6
 )
 
 // opened is the mechanism of executables being opened. Its goroutine reads the newest pids when that happens.
@@ -41,6 +43,7 @@ type opened struct {
 	forks  []forked
 	recent []openedAt
 	synced time.Time
+	until  int32 // the cursor then
 
 	mu       sync.Mutex
 	programs map[int32]details // by pid, read at a wake-up
@@ -112,7 +115,7 @@ func (o *opened) sync(now time.Time) error {
 		return err
 	}
 	o.watch.Sync(pids)
-	o.synced = now
+	o.synced, o.until = now, o.cursor
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stats = o.watch.Stats()
@@ -157,7 +160,7 @@ func (o *opened) run(ctx context.Context, wake func()) error {
 		if found, handed := o.look(now, running), o.handOver(now); found || handed {
 			wake()
 		}
-		if now.Sub(o.synced) >= syncEvery {
+		if since := now.Sub(o.synced); since >= syncEvery && o.cursor != o.until || since >= syncQuietEach*syncEvery {
 			if err := o.sync(now); err != nil {
 				return err
 			}
