@@ -44,10 +44,11 @@ type Notifier interface {
 
 // IncidentNotifier is an integration for people.
 type IncidentNotifier interface {
-	// SendIncident tells the receiver of a change of i. Of an opened one it returns the reference by which the receiver
-	// knows it from then on, "" when it has none; the core hands it back in later changes.
+	// SendIncident tells the receiver of a change of i. It returns the reference by which the receiver knows the incident
+	// from then on, "" when it has none; the core hands the last one back in later changes. (It changes when a person
+	// deleted the message that would have been edited.) It must not change the alert.
 	SendIncident(ctx context.Context, i Incident) (ref string, err error)
-	// SendDigest tells of many incidents at once, in one message.
+	// SendDigest tells of many incidents at once, in one message. It must not change the alerts.
 	SendDigest(ctx context.Context, d Digest) error
 }
 
