@@ -1,0 +1,39 @@
+package message
+
+import (
+	"fmt"
+
+	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// Digest is what a person is told of many incidents at once.
+type Digest struct {
+	Severity event.Severity // the highest
+	Headline string         // "52 incidents in one message: 1,204 alerts"
+	Why      string
+	Lines    []string // one for each incident
+	More     string   // incidents that are not listed, may be empty
+}
+
+// OfDigest makes what is told of d. No line is longer than limit.
+func OfDigest(d integration.Digest, limit int) Digest {
+	m := Digest{
+		Headline: fmt.Sprintf("%s incidents in one message: %s alerts", thousands(int64(len(d.Incidents)+d.More)), thousands(d.Alerts)),
+		Why: fmt.Sprintf("More came from %s to %s than could be sent one by one.",
+			Time(d.From), d.To.UTC().Format("15:04:05")),
+	}
+	for _, i := range d.Incidents {
+		one := Of(integration.Incident{Change: i.Change, Alert: i.Alert, Count: i.Count, Test: i.Test}, limit)
+		m.Severity = max(m.Severity, one.Severity)
+		line := one.Headline()
+		if one.Place != "" {
+			line += " in " + one.Place
+		}
+		m.Lines = append(m.Lines, Cut(fmt.Sprintf("%s× %s", thousands(one.Count), line), limit))
+	}
+	if d.More > 0 {
+		m.More = fmt.Sprintf("%s more incidents are listed in the log of the function.", thousands(int64(d.More)))
+	}
+	return m
+}
