@@ -76,10 +76,13 @@ type Incident struct {
 	Test        bool   // sent by a person to try the way: say so in the message
 }
 
+// MaxDigest is how many incidents any receiver can list in a digest.
+const MaxDigest = 25
+
 // Digest stands for incidents that a receiver's rate limit would not let through one by one.
 type Digest struct {
 	From, To  time.Time
-	Incidents []Incident // most severe first; at most what a message can list
+	Incidents []Incident // most severe first, at most MaxDigest
 	More      int        // incidents beyond those, all listed in the function's log
 	Alerts    int64      // of all of them
 }

@@ -26,14 +26,13 @@ func OfDigest(d integration.Digest, limit int) Digest {
 	for _, i := range d.Incidents {
 		one := Of(integration.Incident{Change: i.Change, Alert: i.Alert, Count: i.Count, Test: i.Test}, limit)
 		m.Severity = max(m.Severity, one.Severity)
-		line := one.Headline()
-		if one.Place != "" {
-			line += " in " + one.Place
-		}
-		m.Lines = append(m.Lines, Cut(fmt.Sprintf("%s× %s", thousands(one.Count), line), limit))
+		m.Lines = append(m.Lines, Cut(fmt.Sprintf("%s× %s", thousands(one.Count), one.Summary()), limit))
 	}
 	if d.More > 0 {
 		m.More = fmt.Sprintf("%s more incidents are listed in the log of the function.", thousands(int64(d.More)))
 	}
 	return m
 }
+
+// Symbol stands for the severity.
+func (m Digest) Symbol() string { return symbol(m.Severity) }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,6 +81,8 @@ func Of(i integration.Incident, limit int) Incident {
 		References: lines(a.Metadata.References, maxReferences, limit),
 		Count:      i.Count, FirstSeen: i.FirstSeen, LastSeen: i.LastSeen,
 	}
+	// Rules name the technique's page among their references: it is shown once.
+	m.References = slices.DeleteFunc(m.References, func(r string) bool { return r == m.TechniqueURL })
 	if f := e.File; f != nil {
 		m.What, m.Diff = append(m.What, file(f, limit)...), Text(f.Diff, limit)
 	}
@@ -101,6 +104,37 @@ func (m Incident) Headline() string {
 		s = "TEST " + s
 	}
 	return s
+}
+
+// Summary is the headline and the place: "CRITICAL: Reverse shell in prod-1 / default / Deployment/my-app".
+func (m Incident) Summary() string {
+	if m.Place == "" {
+		return m.Headline()
+	}
+	return m.Headline() + " in " + m.Place
+}
+
+// Symbol stands for the severity, or for the end.
+func (m Incident) Symbol() string {
+	if m.Change == integration.Resolved {
+		return "✅"
+	}
+	return symbol(m.Severity)
+}
+
+func symbol(s event.Severity) string {
+	switch s {
+	case event.Critical:
+		return "🔴"
+	case event.High:
+		return "🟠"
+	case event.Medium:
+		return "🟡"
+	case event.Low:
+		return "🔵"
+	default:
+		return "⚪"
+	}
 }
 
 // Seen is "seen 3 times, first 2026-11-22 10:00:00, last 10:00:05 UTC".
@@ -214,7 +248,7 @@ func file(f *event.File, limit int) []Fact {
 		return old + " → " + now
 	}
 	owner := func(s *event.FileState) string { return fmt.Sprintf("%s:%s", id(s.UID), id(s.GID)) }
-	var writers []string
+	writers := make([]string, 0, len(f.Writers))
 	for _, w := range f.Writers {
 		confidence := "?"
 		if w.Confidence >= 0 && w.Confidence <= 1 {

@@ -56,6 +56,22 @@ func usual(status int) outcome.Class {
 	}
 }
 
+// OneMessage are the Classes of a receiver that takes one message a call, see package jsonapi.
+func OneMessage() map[int]outcome.Class {
+	classes := map[int]outcome.Class{}
+	for code := 300; code < 500; code++ {
+		switch code {
+		case 400, 413, 422:
+			classes[code] = outcome.Permanent
+		case 401, 403, 404, 410:
+			classes[code] = outcome.Auth
+		default:
+			classes[code] = outcome.Retry
+		}
+	}
+	return classes
+}
+
 func (s Subject) class(status int) outcome.Class {
 	if c, ok := s.Classes[status]; ok {
 		return c

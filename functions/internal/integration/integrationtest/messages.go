@@ -67,7 +67,7 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 
 // canonical are messages about an ordinary alert, the same one for each call.
 func canonical(messages []aMessage) []operation {
-	var list []operation
+	list := make([]operation, 0, len(messages))
 	a := eventtest.Alert()
 	for _, m := range messages {
 		list = append(list, operation{m.name, func(ctx context.Context, i integration.Integration) error { return m.send(ctx, i, a) }})
@@ -77,6 +77,7 @@ func canonical(messages []aMessage) []operation {
 
 // message: whatever is in an alert, the receiver gets what it documents, and the same each time.
 func (s Subject) message(t *testing.T, m aMessage) {
+	t.Helper()
 	for name, a := range Alerts() {
 		t.Run(name, func(t *testing.T) {
 			before := a.AppendJSON(nil)
