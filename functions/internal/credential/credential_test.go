@@ -79,15 +79,17 @@ func TestCancelledRead(t *testing.T) {
 }
 
 func TestNoErrorTellsTheSecret(t *testing.T) {
-	source := &rotating{values: []string{"first-secret", "second-secret"}}
-	_, err := Use(t.Context(), source, "key", func(v secret.Value) (int, error) {
-		said := "you sent first-secret and " + v.Reveal()
-		return 0, &outcome.Error{Class: outcome.Auth, Reason: said, Rejected: []outcome.Rejection{{ID: "1", Reason: said}}, Err: errors.New(said)}
-	})
-	e := outcome.From(err)
-	for _, s := range []string{err.Error(), e.Reason, e.Rejected[0].Reason} {
-		if strings.Contains(s, "-secret") || !strings.Contains(s, "[redacted]") {
-			t.Errorf("got %q, want it redacted", s)
+	for _, class := range []outcome.Class{outcome.Auth, outcome.Retry} {
+		source := &rotating{values: []string{"first-secret", "second-secret"}}
+		_, err := Use(t.Context(), source, "key", func(v secret.Value) (int, error) {
+			said := "you sent " + source.values[0] + " and " + v.Reveal()
+			return 0, &outcome.Error{Class: class, Reason: said, Rejected: []outcome.Rejection{{ID: "1", Reason: said}}, Err: errors.New(said)}
+		})
+		e := outcome.From(err)
+		for _, s := range []string{err.Error(), e.Reason, e.Rejected[0].Reason} {
+			if strings.Contains(s, "-secret") || !strings.Contains(s, "[redacted]") {
+				t.Errorf("%v: got %q, want it redacted", class, s)
+			}
 		}
 	}
 }
