@@ -18,8 +18,9 @@ import (
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-// Secret is what the integration under test is given as its credential. It looks like nothing else.
-const Secret = "s3cr3t-Zm9vYmFy-do-not-print" //nolint:gosec // it is the one that may be seen
+// Secret is what the integration under test is given as its credential. It looks like nothing else, and is of the 32
+// letters and digits that a routing key of PagerDuty must have.
+const Secret = "s3cr3tZm9vYmFyD0notPrintMe2Anyon" //nolint:gosec // it is the one that may be seen
 
 // Subject is an integration under test.
 type Subject struct {

@@ -178,7 +178,9 @@ func Alerts() map[string]*event.Alert {
 		"far times": {FirstSeen: time.Unix(1<<40, 0), LastSeen: time.Unix(-1<<40, 0), Timestamp: time.Time{}},
 	}
 	for i, h := range Hostile() {
-		alerts[fmt.Sprintf("hostile %d", i)] = alertOf(h)
+		a := alertOf(h[:min(len(h), 64<<10)])
+		a.Description = h
+		alerts[fmt.Sprintf("hostile %d", i)] = a
 	}
 	return alerts
 }
