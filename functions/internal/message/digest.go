@@ -1,6 +1,7 @@
 package message
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/apss-sensor/apss/functions/internal/integration"
@@ -24,7 +25,7 @@ func OfDigest(d integration.Digest, limit int) Digest {
 			Time(d.From), d.To.UTC().Format("15:04:05")),
 	}
 	for _, i := range d.Incidents {
-		one := Of(integration.Incident{Change: i.Change, Alert: i.Alert, Count: i.Count, Test: i.Test}, limit)
+		one := brief(i, cmp.Or(i.Alert, &event.Alert{}), limit)
 		m.Severity = max(m.Severity, one.Severity)
 		m.Lines = append(m.Lines, Cut(fmt.Sprintf("%s× %s", thousands(one.Count), one.Summary()), limit))
 	}

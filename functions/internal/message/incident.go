@@ -60,27 +60,15 @@ type Fact struct{ Name, Value string }
 
 // Of makes what is told of i. No text in it is longer than limit.
 func Of(i integration.Incident, limit int) Incident {
-	a := i.Alert
-	if a == nil {
-		a = &event.Alert{}
-	}
-	e := a.Event
-	if e == nil {
-		e = &event.Event{}
-	}
+	a := cmp.Or(i.Alert, &event.Alert{})
+	e := cmp.Or(a.Event, &event.Event{})
 	name := func(s string) string { return Line(s, min(limit, maxName)) }
-	m := Incident{
-		Change: i.Change, Test: i.Test, Severity: a.Severity,
-		Rule: name(a.RuleID), Title: name(cmp.Or(a.RuleName, a.RuleID, "An alert without a rule")),
-		Description: Text(a.Description, limit),
-		Place:       place(a),
-		Where:       where(a, e, limit),
-		Tree:        tree(e.Process, limit),
-		Technique:   name(a.MITREID), Tactic: name(a.MITRETactic), TechniqueURL: techniqueURL(a.MITREID),
-		Actions:    lines(a.Metadata.RecommendedActions, maxItems, limit),
-		References: lines(a.Metadata.References, maxReferences, limit),
-		Count:      i.Count, FirstSeen: i.FirstSeen, LastSeen: i.LastSeen,
-	}
+	m := brief(i, a, limit)
+	m.Rule, m.Description = name(a.RuleID), Text(a.Description, limit)
+	m.Where, m.Tree = where(a, e, limit), tree(e.Process, limit)
+	m.Technique, m.Tactic, m.TechniqueURL = name(a.MITREID), name(a.MITRETactic), techniqueURL(a.MITREID)
+	m.Actions = lines(a.Metadata.RecommendedActions, maxItems, limit)
+	m.References = lines(a.Metadata.References, maxReferences, limit)
 	// Rules name the technique's page among their references: it is shown once.
 	m.References = slices.DeleteFunc(m.References, func(r string) bool { return r == m.TechniqueURL })
 	if f := e.File; f != nil {
@@ -92,6 +80,15 @@ func Of(i integration.Incident, limit int) Incident {
 	ids := lines(a.EventIDs, maxEventIDs, min(limit, maxName))
 	m.IDs = facts(limit, Fact{"Alert", a.ID}, Fact{"Fingerprint", i.Fingerprint}, Fact{"Events", strings.Join(ids, ", ")})
 	return m
+}
+
+// brief is what a line of a digest needs.
+func brief(i integration.Incident, a *event.Alert, limit int) Incident {
+	return Incident{
+		Change: i.Change, Test: i.Test, Severity: a.Severity,
+		Title: Line(cmp.Or(a.RuleName, a.RuleID, "An alert without a rule"), min(limit, maxName)),
+		Place: place(a), Count: i.Count, FirstSeen: i.FirstSeen, LastSeen: i.LastSeen,
+	}
 }
 
 // Headline is what is read first: "CRITICAL: Reverse shell".
@@ -153,6 +150,18 @@ func (m Incident) Seen() string {
 	}
 }
 
+// SmallPrint is the rule, the counts and the ids on one line.
+func (m Incident) SmallPrint() string {
+	s := m.Seen()
+	if m.Rule != "" {
+		s = m.Rule + " · " + s
+	}
+	for _, f := range m.IDs {
+		s += " · " + f.Name + " " + f.Value
+	}
+	return s
+}
+
 // TestNote says what a test is.
 const TestNote = "This is a test of the way from APSS to you. Nothing happened."
 
@@ -177,10 +186,7 @@ func place(a *event.Alert) string {
 }
 
 func where(a *event.Alert, e *event.Event, limit int) []Fact {
-	c := e.Container
-	if c == nil {
-		c = &event.Container{}
-	}
+	c := cmp.Or(e.Container, &event.Container{})
 	return facts(limit,
 		Fact{"Cluster", a.Cluster}, Fact{"Namespace", a.PodNamespace}, Fact{"Workload", a.Workload}, Fact{"Pod", a.PodName},
 		Fact{"Container", cmp.Or(c.Name, Line(c.ID, maxName))}, Fact{"Image", c.Image}, Fact{"Node", a.NodeName})
@@ -237,10 +243,7 @@ func command(pid int32, exe, notes, cmdline string, limit int) string {
 }
 
 func file(f *event.File, limit int) []Fact {
-	was := f.Previous
-	if was == nil {
-		was = &f.FileState
-	}
+	was := cmp.Or(f.Previous, &f.FileState)
 	change := func(old, now string) string {
 		if old == "" || old == now {
 			return now

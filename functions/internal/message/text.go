@@ -23,10 +23,9 @@ func Text(s string, limit int) string { return clean(s, limit, true) }
 
 func clean(s string, limit int, lines bool) string {
 	// What is beyond limit is cut either way: no escape is shorter than what it stands for.
-	all := utf8.RuneCountInString(s)
 	var b strings.Builder
-	marks, runes, units := 0, 0, 0
-	for i := 0; i < len(s) && units <= limit; runes++ {
+	i, marks, units := 0, 0, 0
+	for i < len(s) && units <= limit {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if unicode.Is(unicode.M, r) {
 			marks++
@@ -49,7 +48,7 @@ func clean(s string, limit int, lines bool) string {
 		units += length(b.String()[n:])
 		i += size
 	}
-	return cut(b.String(), limit, all-runes)
+	return cut(b.String(), limit, utf8.RuneCountInString(s[i:]))
 }
 
 // blank reports whether r shows nothing although unicode.IsPrint takes it: fillers, the braille blank, the grapheme

@@ -150,11 +150,7 @@ func references(list []string) []string {
 
 // last is the small print.
 func last(m message.Incident) block {
-	parts := []string{m.Rule, m.Seen()}
-	for _, f := range m.IDs {
-		parts = append(parts, f.Name+" "+f.Value)
-	}
-	return block{Type: "context", Elements: []text{*plain(strings.TrimPrefix(strings.Join(parts, " · "), " · "), forIDs)}}
+	return block{Type: "context", Elements: []text{*plain(m.SmallPrint(), forIDs)}}
 }
 
 // change is the short message of a repeat or an end.

@@ -110,6 +110,11 @@ func (b *bot) call(ctx context.Context, token secret.Value, method string, m any
 	if err != nil {
 		return reply{}, err
 	}
+	return understand(answer, method, token)
+}
+
+// understand is what an answer comes to.
+func understand(answer *httpx.Response, method string, token secret.Value) (reply, error) {
 	var r reply
 	readErr := json.Unmarshal(answer.Body, &r)
 	r.elapsed = answer.Elapsed

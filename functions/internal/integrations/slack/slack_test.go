@@ -24,6 +24,7 @@ import (
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/integration/integrationtest"
 	"github.com/apss-sensor/apss/shared/event/eventtest"
+	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
 	"github.com/apss-sensor/apss/shared/secret"
 )
@@ -101,12 +102,14 @@ func TestConformance(t *testing.T) {
 	for name, s := range map[string]integrationtest.Subject{
 		"webhook": {
 			New: func(t *testing.T, url string, _ *slog.Logger) integration.Integration {
+				t.Helper()
 				return newWebhook(t, url).(integration.Integration)
 			},
 			Accept: hook,
 		},
 		"bot": {
 			New: func(t *testing.T, url string, _ *slog.Logger) integration.Integration {
+				t.Helper()
 				return newBot(t, url).(integration.Integration)
 			},
 			Accept: api,
@@ -226,17 +229,17 @@ func cases() map[string]integration.Incident {
 }
 
 func TestMessages(t *testing.T) {
-	for mode, make := range map[string]func(*testing.T, string) integration.IncidentNotifier{"webhook": newWebhook, "bot": newBot} {
+	for mode, build := range map[string]func(*testing.T, string) integration.IncidentNotifier{"webhook": newWebhook, "bot": newBot} {
 		accept := map[string]http.HandlerFunc{"webhook": hook, "bot": api}[mode]
 		for name, i := range cases() {
 			url, calls := record(t, accept)
-			if _, err := make(t, url).SendIncident(t.Context(), i); err != nil {
+			if _, err := build(t, url).SendIncident(t.Context(), i); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, mode+"_"+name, calls())
 		}
 		url, calls := record(t, accept)
-		if err := make(t, url).SendDigest(t.Context(), integrationtest.Digest(eventtest.Alert(), 3)); err != nil {
+		if err := build(t, url).SendDigest(t.Context(), integrationtest.Digest(eventtest.Alert(), 3)); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, mode+"_digest", calls())
@@ -390,9 +393,9 @@ func TestEdit(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for name, make := range map[string]func(*testing.T, string) integration.IncidentNotifier{"webhook": newWebhook, "bot": newBot} {
+	for name, build := range map[string]func(*testing.T, string) integration.IncidentNotifier{"webhook": newWebhook, "bot": newBot} {
 		url, calls := record(t, map[string]http.HandlerFunc{"webhook": hook, "bot": api}[name])
-		status, err := make(t, url).(integration.Integration).Check(t.Context())
+		status, err := build(t, url).(integration.Integration).Check(t.Context())
 		if err != nil || status.Latency <= 0 || status.Detail == "" {
 			t.Errorf("%s: got %+v, %v", name, status, err)
 		}
@@ -482,4 +485,24 @@ func TestRotation(t *testing.T) {
 	if ref, err := b.SendIncident(t.Context(), cases()["opened"]); err != nil || ref != "C0123456789:1763805600.000100" {
 		t.Errorf("got %q, %v", ref, err)
 	}
+}
+
+// FuzzUnderstand: whatever the body says, only a 2xx with Slack's own word accepts, and an error has a class.
+func FuzzUnderstand(f *testing.F) {
+	f.Add(200, []byte(`{"ok":true,"channel":"C1","ts":"1.2"}`))
+	f.Add(200, []byte(`{"ok":false,"error":"ratelimited"}`))
+	f.Add(200, []byte(`{"ok":"no"}`))
+	f.Add(503, []byte(`{"ok":true}`))
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		answer := &httpx.Response{Status: status, Body: body, Header: http.Header{}}
+		_, err := understand(answer, "chat.postMessage", secret.New("xoxb-1"))
+		if err == nil && (status < 200 || status > 299 || !json.Valid(body)) {
+			t.Errorf("%d %q is taken for a success", status, body)
+		}
+		if err != nil {
+			if e := outcome.From(err); e.Class == outcome.OK || e.Class == outcome.Split || e.After < 0 || e.After > time.Hour {
+				t.Errorf("got %+v", e)
+			}
+		}
+	})
 }
