@@ -1,7 +1,7 @@
 # APSS. `make help` lists what there is.
 
 SHELL := /bin/sh
-MODULES := shared edge functions infra/local infra/tools
+MODULES := shared edge functions webhook infra/local infra/tools
 PACKAGES := $(MODULES:%=./%/...)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BENCHTIME ?= 1s

@@ -169,7 +169,7 @@ func (d *Directory) publish() {
 func newPod(o *Pod) (p *pod, refused int64) {
 	p = &pod{
 		uid: string(o.UID), mirror: o.Annotations[annotationMirror],
-		place:  Container{Pod: o.Name, Namespace: o.Namespace, Workload: workload(&o.ObjectMeta)},
+		place:  Container{Pod: o.Name, Namespace: o.Namespace, Workload: workloadOf(&o.ObjectMeta)},
 		images: slices.Concat(o.Spec.Containers, o.Spec.InitContainers, o.Spec.EphemeralContainers),
 	}
 	for _, s := range slices.Concat(o.Status.Containers, o.Status.InitContainers, o.Status.EphemeralContainers) {

@@ -13,6 +13,6 @@
 // what is beyond the bounds is counted there.
 //
 // Limits: the workload is the owner's owner, and that is read from the names that Kubernetes' own controllers give, see
-// workload. Client-go speaks HTTP by its own transport: it reloads tokens, pings dead connections and follows the API
+// package shared/workload. Client-go speaks HTTP by its own transport: it reloads tokens, pings dead connections and follows the API
 // server's retry hints, which is why shared/httpx is not used here.
 package pods

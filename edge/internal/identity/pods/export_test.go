@@ -6,7 +6,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-var Workload = workload
+var Workload = workloadOf
 
 // NewStored returns a directory and the store that a reflector would fill.
 func NewStored(log *slog.Logger) (*Directory, cache.ReflectorStore) {

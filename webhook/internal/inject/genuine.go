@@ -1,0 +1,112 @@
+package inject
+
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/apss-sensor/apss/webhook/internal/decide"
+	"github.com/apss-sensor/apss/webhook/internal/pod"
+)
+
+// genuine reports whether the container and volumes of our name in object are those that we would write for it: a pod
+// that was injected comes again when a later webhook changed it, or when it is created from a copy.
+func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c decide.Cluster) bool {
+	init, main, err := pod.RawContainers(object, decide.Sidecar)
+	if err != nil || len(init)+len(main) != 1 {
+		return false
+	}
+	bare := *p // as it was before
+	bare.Spec.InitContainers = without(p.Spec.InitContainers, func(c pod.Container) string { return c.Name })
+	bare.Spec.Containers = without(p.Spec.Containers, func(c pod.Container) string { return c.Name })
+	bare.Spec.Volumes = without(p.Spec.Volumes, func(v pod.Volume) string { return v.Name })
+	d := decide.Pod(&bare, ns, &in.decide, c)
+	if d.Reason != decide.Injected || d.Native != (len(init) == 1) {
+		return false
+	}
+	t := in.forms[form{d.Tier, d.Native}]
+	if !covers(t.fill(nil, d.UID, d.GID, d.Workload), append(init, main...)[0]) {
+		return false
+	}
+	for i, name := range [...]string{decide.SpoolVolume, decide.TokenVolume} {
+		raw, err := pod.RawVolume(object, name)
+		if err != nil || !covers(in.volumes[i], raw) {
+			return false
+		}
+	}
+	return true
+}
+
+// without returns the items whose name is not one of ours.
+func without[T any](all []T, name func(T) string) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(x T) bool {
+		n := name(x)
+		return n == decide.Sidecar || n == decide.SpoolVolume || n == decide.TokenVolume
+	})
+}
+
+// covers reports whether theirs is what the API server makes of ours: the same, with nothing more than its defaults and
+// the default token's mount. Resources may differ: GKE Autopilot raises them to its minimums
+// (https://cloud.google.com/kubernetes-engine/docs/concepts/autopilot-resource-requests).
+func covers(ours, theirs jsontext.Value) bool {
+	var a, b any
+	return json.Unmarshal(ours, &a) == nil && json.Unmarshal(theirs, &b) == nil && equal("", a, b)
+}
+
+// defaulted are members that the API server and its own admission plugins add to what we write.
+var defaulted = map[string]any{ //nolint:gochecknoglobals // a table
+	".imagePullPolicy":          nil, // any
+	".terminationMessagePath":   "/dev/termination-log",
+	".terminationMessagePolicy": "File",
+}
+
+// accountMount is where the ServiceAccount admission plugin mounts a pod's default token.
+const accountMount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+func equal(path string, ours, theirs any) bool {
+	switch a := ours.(type) {
+	case map[string]any:
+		b, ok := theirs.(map[string]any)
+		if !ok {
+			return false
+		}
+		for name, value := range b {
+			mine, has := a[name]
+			if !has {
+				usual, known := defaulted[path+"."+name]
+				if !known || usual != nil && usual != value {
+					return false
+				}
+			} else if path+"."+name != ".resources" && !equal(path+"."+name, mine, value) {
+				return false
+			}
+		}
+		for name := range maps.Keys(a) {
+			if _, has := b[name]; !has && !reflect.ValueOf(a[name]).IsZero() {
+				return false
+			}
+		}
+		return true
+	case []any:
+		b, ok := theirs.([]any)
+		if !ok {
+			return false
+		}
+		if path == ".volumeMounts" {
+			b = slices.DeleteFunc(slices.Clone(b), func(x any) bool {
+				m, _ := x.(map[string]any)
+				return m["mountPath"] == accountMount && m["readOnly"] == true
+			})
+		}
+		return slices.EqualFunc(a, b, func(x, y any) bool { return equal(path+"[]", x, y) })
+	}
+	return ours == theirs
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.SortedFunc(maps.Keys(m), cmp.Compare[string])
+}

@@ -1,0 +1,220 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/apss-sensor/apss/webhook/internal/decide"
+)
+
+// Sidecar is what the operator says of the agent's container.
+type Sidecar struct {
+	Image    string // by digest
+	AnyImage bool   // tests and local clusters: a tag will do
+	Cluster  string // name, for CLUSTER_NAME
+	Relay    string // URL, for CONTROLLER_ENDPOINT
+	RelayCA  string // PEM; empty: the system's authorities
+	Audience string // of the token for the relay
+	Port     int    // of /metrics /healthz /readyz in the pod's network, where the application has its own
+	Spool    string // size of the volume for what is not confirmed yet
+	Request  Amount
+	Limit    Amount
+	Env      map[string]string // further settings of the agent
+}
+
+// Amount is of a container's resources, as Kubernetes writes quantities.
+type Amount struct{ CPU, Memory string }
+
+var (
+	byDigest = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._/:-]*@sha256:[0-9a-f]{64}$`)
+	envName  = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+)
+
+// Validate reports all that is wrong with s.
+func (s *Sidecar) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !s.AnyImage && !byDigest.MatchString(s.Image) || s.Image == "" {
+		fault("the sidecar's image is %q, want one by digest: name@sha256:...", s.Image)
+	}
+	if u, err := url.Parse(s.Relay); err != nil || u.Scheme != "https" || u.Host == "" {
+		fault("the relay is %q, want an address such as https://apss-relay.apss.svc:8444", s.Relay)
+	}
+	if s.Audience == "" {
+		fault("the audience of the relay's token is empty")
+	}
+	if s.Port < 1024 || s.Port > 65535 {
+		fault("the sidecar's port is %d, want 1024 to 65535", s.Port)
+	}
+	for what, q := range map[string]string{
+		"spool": s.Spool, "CPU request": s.Request.CPU, "CPU limit": s.Limit.CPU, "memory request": s.Request.Memory, "memory limit": s.Limit.Memory,
+	} {
+		if v, err := resource.ParseQuantity(q); err != nil || v.Sign() <= 0 {
+			fault("the sidecar's %s is %q, want a quantity such as 50m or 64Mi", what, q)
+		}
+	}
+	for name := range s.Env {
+		if !envName.MatchString(name) {
+			fault("%q is no name of a setting of the agent", name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Paths in the sidecar.
+const (
+	spoolPath = "/var/lib/apss"
+	tokenPath = "/var/run/secrets/apss" //nolint:gosec // a path
+)
+
+// The parts of a container that we write, as Kubernetes names them.
+type (
+	container struct {
+		Name            string        `json:"name"`
+		Image           string        `json:"image"`
+		RestartPolicy   string        `json:"restartPolicy,omitzero"`
+		SecurityContext security      `json:"securityContext"`
+		Env             []env         `json:"env"`
+		Ports           []port        `json:"ports"`
+		Resources       resources     `json:"resources"`
+		VolumeMounts    []volumeMount `json:"volumeMounts"`
+	}
+	security struct {
+		User                     int64          `json:"runAsUser"` // a mark, see template
+		NonRoot                  bool           `json:"runAsNonRoot"`
+		Privileged               bool           `json:"privileged"`
+		AllowPrivilegeEscalation bool           `json:"allowPrivilegeEscalation"`
+		ReadOnlyRoot             bool           `json:"readOnlyRootFilesystem"`
+		Capabilities             capabilities   `json:"capabilities"`
+		Seccomp                  seccompProfile `json:"seccompProfile"`
+	}
+	capabilities struct {
+		Add  []string `json:"add,omitempty"`
+		Drop []string `json:"drop"`
+	}
+	seccompProfile struct {
+		Type string `json:"type"`
+	}
+	env struct {
+		Name  string     `json:"name"`
+		Value string     `json:"value,omitzero"`
+		From  *envSource `json:"valueFrom,omitzero"`
+	}
+	envSource struct {
+		Field fieldRef `json:"fieldRef"`
+	}
+	fieldRef struct {
+		Version string `json:"apiVersion"`
+		Path    string `json:"fieldPath"`
+	}
+	port struct {
+		Name     string `json:"name"`
+		Port     int    `json:"containerPort"`
+		Protocol string `json:"protocol"`
+	}
+	resources struct {
+		Requests amount `json:"requests"`
+		Limits   amount `json:"limits"`
+	}
+	amount struct {
+		CPU     string `json:"cpu,omitzero"`
+		Memory  string `json:"memory"`
+		Storage string `json:"ephemeral-storage,omitzero"`
+	}
+	volumeMount struct {
+		Name     string `json:"name"`
+		Path     string `json:"mountPath"`
+		ReadOnly bool   `json:"readOnly,omitzero"`
+	}
+	volume struct {
+		Name      string     `json:"name"`
+		EmptyDir  *emptyDir  `json:"emptyDir,omitzero"`
+		Projected *projected `json:"projected,omitzero"`
+	}
+	emptyDir struct {
+		SizeLimit string `json:"sizeLimit"`
+	}
+	projected struct {
+		Mode    int      `json:"defaultMode"`
+		Sources []source `json:"sources"`
+	}
+	source struct {
+		Token serviceAccountToken `json:"serviceAccountToken"`
+	}
+	serviceAccountToken struct {
+		Audience   string `json:"audience"`
+		Expiration int    `json:"expirationSeconds"`
+		Path       string `json:"path"`
+	}
+)
+
+// container is the sidecar of a tier. There is no probe that the pod's start or readiness would wait for, and no hook: the
+// agent sends what it has when it is told to end, a native one after all others ended.
+func (s *Sidecar) container(tier decide.Tier, native bool) container {
+	c := container{
+		Name:  decide.Sidecar,
+		Image: s.Image,
+		SecurityContext: security{
+			User: -1, NonRoot: tier != decide.Full, ReadOnlyRoot: true,
+			Capabilities: capabilities{Drop: []string{"ALL"}}, Seccomp: seccompProfile{"RuntimeDefault"},
+		},
+		Ports: []port{{"apss-metrics", s.Port, "TCP"}},
+		Resources: resources{
+			Requests: amount{canonical(s.Request.CPU), canonical(s.Request.Memory), canonical(s.Spool)},
+			Limits:   amount{canonical(s.Limit.CPU), canonical(s.Limit.Memory), canonical(s.Spool)},
+		},
+		VolumeMounts: []volumeMount{{decide.SpoolVolume, spoolPath, false}, {decide.TokenVolume, tokenPath, true}},
+		Env: []env{
+			{Name: "WORKLOAD", Value: "@workload@"},
+			{Name: "POD_NAME", From: field("metadata.name")},
+			{Name: "POD_NAMESPACE", From: field("metadata.namespace")},
+			{Name: "POD_UID", From: field("metadata.uid")},
+			{Name: "NODE_NAME", From: field("spec.nodeName")},
+			{Name: "CLUSTER_NAME", Value: s.Cluster},
+			{Name: "PUBLISHER", Value: "relay"},
+			{Name: "CONTROLLER_ENDPOINT", Value: s.Relay},
+			{Name: "RELAY_TOKEN_FILE", Value: tokenPath + "/token"},
+			{Name: "HTTP_ADDR", Value: ":" + strconv.Itoa(s.Port)},
+			{Name: "SPOOL_DIR", Value: spoolPath + "/spool"},
+			{Name: "STATE_DIR", Value: spoolPath + "/state"},
+		},
+	}
+	if s.RelayCA != "" {
+		c.Env = append(c.Env, env{Name: "RELAY_CA", Value: s.RelayCA})
+	}
+	for _, name := range sortedKeys(s.Env) {
+		c.Env = append(c.Env, env{Name: name, Value: s.Env[name]})
+	}
+	if native {
+		c.RestartPolicy = "Always"
+	}
+	if tier == decide.Full {
+		c.SecurityContext.Capabilities.Add = []string{"SYS_PTRACE", "DAC_OVERRIDE"}
+	}
+	return c
+}
+
+// canonical writes a quantity as the API server does.
+func canonical(q string) string {
+	v := resource.MustParse(q) // Validate has seen it
+	return v.String()
+}
+
+func field(path string) *envSource { return &envSource{fieldRef{"v1", path}} }
+
+// tokenLife: the kubelet renews a token when 80 % of it is over; 10 minutes is the least that is allowed
+// (https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken).
+const tokenLife = 3600
+
+// volumes are those of the sidecar, named as in package decide.
+func (s *Sidecar) volumes() []volume {
+	return []volume{
+		{Name: decide.SpoolVolume, EmptyDir: &emptyDir{canonical(s.Spool)}},
+		{Name: decide.TokenVolume, Projected: &projected{0o444, []source{{serviceAccountToken{s.Audience, tokenLife, "token"}}}}},
+	}
+}
