@@ -35,7 +35,7 @@ const hookPath = "/api/webhooks/1234567890/" + integrationtest.Secret
 
 func newWebhook(t *testing.T, url string) *webhook {
 	t.Helper()
-	s := Settings{WebhookURL: setting(url), Timeout: 5 * time.Second}
+	s := Settings{WebhookURL: setting(url), Timeout: 30 * time.Second}
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}

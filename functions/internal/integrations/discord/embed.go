@@ -63,13 +63,10 @@ type footer struct {
 // escape takes the meaning from every character that has one in Discord's Markdown, mentions and bare links included.
 func escape(s string) string { return escaper.Replace(s) }
 
-var escaper = func() *strings.Replacer {
-	var pairs []string
-	for _, c := range "\\`*_~|<>[]()#-+:@/" {
-		pairs = append(pairs, string(c), `\`+string(c))
-	}
-	return strings.NewReplacer(pairs...)
-}()
+var escaper = strings.NewReplacer(
+	`\`, `\\`, "`", "\\`", `*`, `\*`, `_`, `\_`, `~`, `\~`, `|`, `\|`, `<`, `\<`, `>`, `\>`, `[`, `\[`, `]`, `\]`,
+	`(`, `\(`, `)`, `\)`, `#`, `\#`, `-`, `\-`, `+`, `\+`, `:`, `\:`, `@`, `\@`, `/`, `\/`,
+)
 
 func color(s event.Severity, c integration.Change) int {
 	switch {

@@ -37,7 +37,7 @@ func setting(s string) integration.Secret {
 
 func newClient(t *testing.T, url string) *client {
 	t.Helper()
-	s := Settings{RoutingKey: setting(integrationtest.Secret), Region: "us", APIURL: url, Timeout: 5 * time.Second}
+	s := Settings{RoutingKey: setting(integrationtest.Secret), Region: "us", APIURL: url, Timeout: 30 * time.Second}
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func setting(s string) integration.Secret {
 
 func build(t *testing.T, s Settings) integration.Integration {
 	t.Helper()
-	s.Timeout = 5 * time.Second
+	s.Timeout = 30 * time.Second
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}
