@@ -11,7 +11,8 @@ import (
 const usage = `apss-agent senses files, processes and connections and publishes events.
 
   apss-agent              run until SIGTERM or SIGINT
-  apss-agent probe        print what an agent may see here, and why not more
+  apss-agent probe        print what an agent with these settings may see here, by which mechanisms, and why not more;
+                          -json: as JSON
   apss-agent spool DIR    print the events and alerts below DIR that are not confirmed, as NDJSON; changes nothing
   apss-agent -version     print the version
   apss-agent -help        print this

@@ -60,8 +60,8 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 		_, err = fmt.Fprintln(stdout, version)
 	case len(args) == 1 && (args[0] == "-help" || args[0] == "--help" || args[0] == "-h"):
 		err = printHelp(stdout)
-	case len(args) == 1 && args[0] == "probe":
-		err = printProbe(stdout, "/proc")
+	case len(args) == 1 && args[0] == "probe", len(args) == 2 && args[0] == "probe" && args[1] == "-json":
+		err = printProbe(stdout, environ, len(args) == 2)
 	case len(args) == 2 && args[0] == "spool":
 		err = printSpool(stdout, args[1])
 	default:
@@ -114,7 +114,8 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		place.Containers = pods.New(pods.Config{Node: s.Node, Logger: tel.Logger()})
 	}
 	config := s.agent(place)
-	config.Facts = map[string]any{"tier": string(view.Tier()), "why_not_more": view.Reasons()}
+	found := &report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}
+	config.Facts = found.facts()
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
 	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
 		return errors.Join(err, publisher.Close())
@@ -136,7 +137,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		served <- httpx.Serve(serving, listener, tel.Handler(), time.Second)
 	}()
 	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir,
-		"tier", view.Tier(), "why_not_more", view.Reasons())
+		"tier", found.Tier, "why_not_more", found.WhyNotMore, "mechanisms", config.Facts["mechanisms"])
 	err = a.Run(ctx)
 	stop()
 	return errors.Join(err, <-served)

@@ -4,16 +4,19 @@
 // that rules, heartbeats and people share. Nothing is taken from settings: an agent that was told it is a node's agent
 // and may not read a process says so.
 //
+// A tier takes both the right and the proof. The right is what the kernel asks for (ptrace(2), "Ptrace access mode
+// checking"): a capability that is effective, or the same user. The proof is that most of the processes it is good for
+// could be read; a few that hide from everybody (a security module, another user namespace, the first process of some
+// virtual machines) do not change the tier and are named in [View.Reasons]. What was readable without the right (all
+// that runs now happens to be the agent's user) proves nothing about the next process.
+//
 // Look reads /proc only and changes nothing. What it finds is of that moment: processes come and go.
 package tier
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,9 +35,10 @@ const (
 
 // Access is what of other processes could be read: of how many it was tried, and of how many it was refused.
 type Access struct {
-	Tried, Refused int
+	Tried   int `json:"tried"`
+	Refused int `json:"refused"`
 	// Err is the first refusal.
-	Err error
+	Err error `json:"-"`
 }
 
 // String returns for instance "12 of 40 (permission denied)".
@@ -46,31 +50,51 @@ func (a Access) String() string {
 	return s
 }
 
-// full reports whether there was something and at most one in ten was refused: single processes forbid even root to look
-// (prctl(2) PR_SET_DUMPABLE, other security modules). [View.Reasons] names those all the same.
-func (a Access) full() bool { return a.Tried > 0 && a.Refused*10 <= a.Tried }
+// proven reports whether more could be read than was refused.
+func (a Access) proven() bool { return a.Tried-a.Refused > a.Refused }
 
 // View is what Look found.
 type View struct {
-	UID          int
-	Capabilities []string // effective ones that matter to the sensors
-	HostPID      bool     // the pid namespace in view is the machine's first one
-	Others       int      // processes in view besides the agent's own and the kernel's threads
+	UID          int      `json:"uid"`
+	Capabilities []string `json:"capabilities"` // effective ones that matter to the sensors
+	HostPID      bool     `json:"host_pid"`     // the machine's processes are in view
+	Shared       bool     `json:"shared"`       // processes of another container are
+	Others       int      `json:"others"`       // processes in view besides the agent's own and the kernel's threads
 	// What was read of the others, by file of /proc/PID.
-	Cmdline, Exe, Root, FD Access
-	// ExeSameUID is Exe for those that run as the agent's user.
-	ExeSameUID Access
+	Cmdline Access `json:"cmdline"`
+	Exe     Access `json:"exe"`
+	Root    Access `json:"root"`
+	FD      Access `json:"fd"`
+	// SameUID is Exe for those that run as the agent's user, but those that Hide: they allow only root to look
+	// (prctl(2), PR_SET_DUMPABLE).
+	SameUID Access `json:"exe_same_uid"`
+	Hide    int    `json:"hide"`
 }
 
-// Tier decides which tier v is.
+// can reports whether one of these capabilities is effective.
+func (v View) can(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(v.Capabilities, name) })
+}
+
+// full reports the right to read everything of every process, and its proof. Files of another user's /proc/PID/fd take
+// more than SYS_PTRACE.
+func (v View) full() bool {
+	return v.can("SYS_PTRACE") && v.can("DAC_OVERRIDE", "DAC_READ_SEARCH") && v.Exe.proven() && v.Root.proven() && v.FD.proven()
+}
+
+// Tier decides which tier v is. A process of the agent's user with more capabilities than the agent's cannot be read
+// either (cap_ptrace_access_check in the kernel's security/commoncap.c), so that only a view without such is SameUID.
 func (v View) Tier() Tier {
 	switch {
-	case v.HostPID && v.Exe.full():
+	case v.HostPID && v.full():
 		return Node
-	case !v.HostPID && v.Exe.full() && v.Root.full() && v.FD.full() && v.UID == 0:
-		return PodFull
-	case v.ExeSameUID.full():
-		return SameUID
+	case v.HostPID, v.Shared:
+		if v.full() {
+			return PodFull
+		}
+		if v.SameUID.Tried > 0 && v.SameUID.Refused == 0 {
+			return SameUID
+		}
 	}
 	return Limited
 }
@@ -78,76 +102,64 @@ func (v View) Tier() Tier {
 // Reasons say, for a person, what v does not see and what would help; nil when nothing is out of sight.
 func (v View) Reasons() []string {
 	var r []string
+	say := func(format string, args ...any) { r = append(r, fmt.Sprintf(format, args...)) }
 	if !v.HostPID {
-		r = append(r, "not a node's agent: the pid namespace in view is not the machine's (hostPID)")
+		say("not a node's agent: the processes in view are not the machine's (hostPID)")
+		if !v.Shared {
+			say("no process of another container in view: the pod does not share its process namespace (shareProcessNamespace)")
+			return r
+		}
 	}
-	if v.Others == 0 {
-		return append(r, "no process of another container in view: the pod does not share its process namespace (shareProcessNamespace)")
-	}
-	if v.Exe.Refused > 0 {
-		r = append(r, fmt.Sprintf("executables readable of %v: run as root with CAP_SYS_PTRACE, or as the application's user", v.Exe))
-	} else if v.FD.Refused > 0 {
-		r = append(r, fmt.Sprintf("open files readable of %v: root needs CAP_DAC_OVERRIDE too", v.FD))
+	switch {
+	case v.full():
+		for _, a := range []struct {
+			what string
+			Access
+		}{{"executables", v.Exe}, {"open files", v.FD}} {
+			if a.Refused > 0 {
+				say("%s readable of %v: the others hide from every agent", a.what, a.Access)
+				break
+			}
+		}
+	case !v.can("SYS_PTRACE"):
+		say("executables readable of %v: run as root with CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, or as the application's user", v.Exe)
+		if v.SameUID.Refused > 0 {
+			say("of the own user's processes, %d of %d are out of sight: they have capabilities that the agent lacks",
+				v.SameUID.Refused, v.SameUID.Tried)
+		}
+		if v.Hide > 0 {
+			say("%d of the own user's processes hide from all but root (not dumpable)", v.Hide)
+		}
+	case !v.can("DAC_OVERRIDE", "DAC_READ_SEARCH"):
+		say("open files readable of %v: CAP_SYS_PTRACE is there, CAP_DAC_OVERRIDE is needed too", v.FD)
+	default:
+		say("executables readable of %v, open files of %v, in spite of CAP_SYS_PTRACE: another user namespace, or a security module",
+			v.Exe, v.FD)
 	}
 	return r
 }
 
-// initialPIDNamespace is the inode of the machine's first pid namespace: PROC_PID_INIT_INO in the kernel's
-// include/linux/proc_ns.h.
-const initialPIDNamespace = 0xEFFFFFFC
-
-// maxTried bounds how many processes are tried.
-const maxTried = 512
-
-// Look tries what may be read under proc, a mount of procfs.
-func Look(proc string) (View, error) {
-	v := View{UID: os.Geteuid()}
-	status, err := os.ReadFile(filepath.Join(proc, "self/status"))
-	if err != nil {
-		return v, fmt.Errorf("looking at the agent's own process: %w; mount procfs", err)
-	}
-	v.Capabilities = capabilities(string(status))
-	var ns unix.Stat_t
-	if err := unix.Stat(filepath.Join(proc, "self/ns/pid"), &ns); err == nil {
-		v.HostPID = ns.Ino == initialPIDNamespace
-	}
-	names, err := os.ReadDir(proc)
-	if err != nil {
-		return v, fmt.Errorf("listing processes: %w", err)
-	}
-	self := strconv.Itoa(os.Getpid())
-	for _, d := range names {
-		if pid := d.Name(); pid[0] >= '0' && pid[0] <= '9' && pid != self && v.Others < maxTried {
-			v.try(filepath.Join(proc, pid))
-		}
-	}
-	return v, nil
+// process is what was read of one process.
+type process struct {
+	sameUID, hides         bool
+	cgroup                 string
+	cmdline, exe, root, fd error
 }
 
-// try looks at one process. One that is gone, or a thread of the kernel, counts for nothing.
-func (v *View) try(dir string) {
-	cmdline, errCmdline := os.ReadFile(filepath.Join(dir, "cmdline"))
-	_, errExe := os.Readlink(filepath.Join(dir, "exe"))
-	if gone(errCmdline) || gone(errExe) { // a kernel thread's exe does not exist to those who may look
-		return
-	}
-	if len(cmdline) == 0 && errCmdline == nil && kernelThread(dir) {
-		return
-	}
-	var owner unix.Stat_t
-	if unix.Stat(dir, &owner) != nil {
-		return
-	}
+// add counts a process.
+func (v *View) add(p process) {
 	v.Others++
-	v.Cmdline.note(errCmdline)
-	v.Exe.note(errExe)
-	if int(owner.Uid) == v.UID {
-		v.ExeSameUID.note(errExe)
+	v.Cmdline.note(p.cmdline)
+	v.Exe.note(p.exe)
+	v.Root.note(p.root)
+	v.FD.note(p.fd)
+	switch {
+	case !p.sameUID:
+	case p.hides && p.exe != nil:
+		v.Hide++
+	default:
+		v.SameUID.note(p.exe)
 	}
-	_, err := os.Stat(filepath.Join(dir, "root") + "/")
-	v.Root.note(err)
-	_, err = os.ReadDir(filepath.Join(dir, "fd"))
-	v.FD.note(err)
 }
 
 func (a *Access) note(err error) {
@@ -168,49 +180,7 @@ func (a *Access) note(err error) {
 	}
 }
 
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
-
-// kernelThread reports the flag PF_KTHREAD (include/linux/sched.h) of /proc/PID/stat, proc_pid_stat(5) field 9.
-func kernelThread(dir string) bool {
-	const pfKthread = 0x00200000
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	const flags = 9 - 3 // the first field after the name is the third
-	if len(fields) <= flags {
-		return false
-	}
-	f, err := strconv.ParseUint(fields[flags], 10, 64)
-	return err == nil && f&pfKthread != 0
-}
-
-// capabilities lists, of the effective ones in a status file, those that matter here.
-func capabilities(status string) []string {
-	known := []struct {
-		bit  uint
-		name string
-	}{
-		{unix.CAP_DAC_OVERRIDE, "DAC_OVERRIDE"}, {unix.CAP_DAC_READ_SEARCH, "DAC_READ_SEARCH"}, {unix.CAP_NET_ADMIN, "NET_ADMIN"},
-		{unix.CAP_SYS_PTRACE, "SYS_PTRACE"}, {unix.CAP_SYS_ADMIN, "SYS_ADMIN"},
-	}
-	for line := range strings.Lines(status) {
-		hex, ok := strings.CutPrefix(line, "CapEff:")
-		if !ok {
-			continue
-		}
-		bits, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		if err != nil {
-			return nil
-		}
-		var names []string
-		for _, k := range known {
-			if bits&(1<<k.bit) != 0 {
-				names = append(names, k.name)
-			}
-		}
-		return names
-	}
-	return nil
+// String is for a log line.
+func (v View) String() string {
+	return strings.Join(append([]string{string(v.Tier())}, v.Reasons()...), "; ")
 }

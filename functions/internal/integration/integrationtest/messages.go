@@ -39,7 +39,11 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 			return i.(integration.Notifier).SendAlert(ctx, a)
 		}})
 	}
-	if _, ok := probe.(integration.IncidentNotifier); !ok {
+	_, people := probe.(integration.IncidentNotifier)
+	if s.Inspect == nil && (people || len(list) > 0) {
+		t.Fatal("the subject takes alerts and has no Inspect")
+	}
+	if !people {
 		return list
 	}
 	server := httptest.NewServer(s.accept())

@@ -35,11 +35,11 @@ const hookPath = "/api/webhooks/1234567890/" + integrationtest.Secret
 
 func newWebhook(t *testing.T, url string) *webhook {
 	t.Helper()
-	s := Settings{WebhookURL: setting(url), Timeout: 30 * time.Second}
+	s := settings{WebhookURL: setting(url)}
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
+	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, Timeout: 30 * time.Second, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,11 +352,11 @@ func TestAddress(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	if err := Kind().Settings().Validate(); err == nil || strings.Contains(err.Error(), "timeout") {
-		t.Errorf("got %v, want a fault of webhook_url alone", err)
+	if err := Kind().Settings().Validate(); err == nil || !strings.HasPrefix(err.Error(), "webhook_url: ") {
+		t.Errorf("got %v, want a fault of webhook_url", err)
 	}
-	if err := (&Settings{WebhookURL: setting("x")}).Validate(); err == nil || !strings.Contains(err.Error(), "timeout") {
-		t.Errorf("got %v, want it to name timeout", err)
+	if err := (&settings{WebhookURL: setting("x")}).Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

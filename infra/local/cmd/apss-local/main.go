@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/apss-sensor/apss/infra/local/internal/measure"
 	"github.com/apss-sensor/apss/infra/local/internal/scenario"
@@ -22,7 +23,8 @@ const usage = `apss-local runs the whole of APSS on this machine: agent, Pub/Sub
 
   apss-local [flags]            runs and shows it until Ctrl-C
   apss-local scenario [flags]   plays a scenario with kills and outages, checks that nothing was lost: exit 0 or 1
-  apss-local bench [flags]      measures latency and idle cost: lines of "BENCH <name> <value> <unit>"
+  apss-local bench [flags]      measures latency and idle cost, then soaks: lines of "BENCH <name> <value> <unit>"
+  apss-local soak [flags]       runs the agent under a steady load for -for, and says whether it grows: exit 0 or 1
 
 With PUBSUB_EMULATOR_HOST set, Google's emulator is used instead of the Pub/Sub in this process.
 
@@ -50,7 +52,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	}
 	config := system.Defaults()
 	config.Emulator = getenv("PUBSUB_EMULATOR_HOST")
-	flags, asJSON := newFlags(&config, stderr)
+	flags, asJSON, soakFor := newFlags(&config, stderr)
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return success
@@ -68,12 +70,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	case "scenario":
 		do = func() error { return scenario.Run(ctx, config, stdout, *asJSON) }
 	case "bench":
-		do = func() error { return measure.Run(ctx, config, stdout) }
+		do = func() error {
+			return errors.Join(measure.Run(ctx, config, stdout), measure.Soak(ctx, config, *soakFor, stdout))
+		}
+	case "soak":
+		do = func() error { return measure.Soak(ctx, config, *soakFor, stdout) }
 	default:
-		return complain(fmt.Errorf("no command %q: there are scenario and bench, and none to stay up", command), misuse)
+		return complain(fmt.Errorf("no command %q: there are scenario, bench and soak, and none to stay up", command), misuse)
 	}
 	if *asJSON && command != "scenario" {
 		return complain(errors.New("-json goes with scenario only"), misuse)
+	}
+	if *soakFor < time.Second {
+		return complain(fmt.Errorf("-for %v is less than a second", *soakFor), misuse)
 	}
 	if flags.NArg() > 0 {
 		return complain(fmt.Errorf("%q is too much: flags only", flags.Arg(0)), misuse)
@@ -110,7 +119,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	return success
 }
 
-func newFlags(c *system.Config, stderr io.Writer) (flags *flag.FlagSet, asJSON *bool) {
+func newFlags(c *system.Config, stderr io.Writer) (flags *flag.FlagSet, asJSON *bool, soakFor *time.Duration) {
 	flags = flag.NewFlagSet("apss-local", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
@@ -134,5 +143,6 @@ func newFlags(c *system.Config, stderr io.Writer) (flags *flag.FlagSet, asJSON *
 	flags.IntVar(&c.MaxAttempts, "max-attempts", c.MaxAttempts, "delivery attempts until a message is a dead letter")
 	flags.StringVar(&c.Filter, "filter", "", "its `filter`, for instance attributes.severity = \"HIGH\"")
 	flags.DurationVar(&c.MaxPushBackoff, "push-backoff-max", c.MaxPushBackoff, "longest stop of all pushes after many failures; the service's is 60s")
-	return flags, flags.Bool("json", false, "scenario: print the result as JSON, the story on stderr")
+	return flags, flags.Bool("json", false, "scenario: print the result as JSON, the story on stderr"),
+		flags.Duration("for", 30*time.Second, "bench, soak: how long the agent runs under load; growth shows in an hour")
 }

@@ -17,6 +17,7 @@ func TestMisuse(t *testing.T) {
 		{[]string{"-frobnicate"}, "flag provided but not defined"},
 		{[]string{"-json"}, "-json goes with scenario only"},
 		{[]string{"scenario", "more"}, `"more" is too much`},
+		{[]string{"soak", "-for", "1ms"}, "-for 1ms is less than a second"},
 		{[]string{"-bin", "/nowhere"}, "run make build"},
 		{[]string{"bench", "-bin", "/nowhere", "-retry-min", "1h", "-pubsub-port", "-1"}, "minimum backoff 1h0m0s"},
 	}

@@ -2,7 +2,8 @@
 // over netlink (Documentation/driver-api/connector.rst, drivers/connector/cn_proc.c of Linux).
 //
 // Promises: what the kernel announced and did not arrive is counted exactly, from the sequence number that each message
-// carries for its CPU. Nothing that arrives makes the parser fail: what is no event is skipped.
+// carries for its CPU. Nothing that arrives makes the parser fail: what is no event is skipped. A machine under load, or
+// one where others subscribe all the time, does not make a granted subscription look refused.
 //
 // Limits: it answers only in the initial network, pid and user namespaces, and before Linux 6.6 only to CAP_NET_ADMIN.
 // Pids are those of the initial pid namespace. An announcement says that something happened, not what: the program of
@@ -27,13 +28,29 @@ const (
 )
 
 const (
-	// receiveBuffer holds some 20,000 announcements: the kernel accounts about 768 bytes for each of 76.
+	// receiveBuffer holds some 20,000 announcements: the kernel accounts about leastTruesize bytes for each of 76.
 	receiveBuffer = 16 << 20
+	leastTruesize = 768
 	// patience is how long a Receive waits at most, and so how long one that is told to stop goes on.
 	patience = 200 * time.Millisecond
+	// tries is how often a subscription is asked for that gets no answer, pauses of a growing multiple of tryEvery apart:
+	// half a second in all.
+	tries    = 8
+	tryEvery = 20 * time.Millisecond
 )
 
-var errSilent = errors.New("the kernel does not answer: this is not the initial pid and user namespace")
+// The inodes of the namespaces that the kernel answers in: PROC_PID_INIT_INO and PROC_USER_INIT_INO of
+// include/linux/proc_ns.h.
+const (
+	initialPID  = 0xEFFFFFFC
+	initialUser = 0xEFFFFFFD
+)
+
+var (
+	errNamespace = errors.New("this is not the machine's first pid and user namespace (it takes hostPID)")
+	errNetwork   = errors.New("this is not the machine's first network namespace (it takes hostNetwork)")
+	errSilent    = errors.New("the kernel does not answer: it is built without CONFIG_PROC_EVENTS, or short of memory")
+)
 
 // Conn is a subscription. One goroutine may receive.
 type Conn struct {
@@ -72,32 +89,71 @@ func (c *Conn) subscribe() error {
 	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 		return err
 	}
-	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: procIndex}); err != nil {
+	for name, inode := range map[string]uint64{"pid": initialPID, "user": initialUser} {
+		var ns unix.Stat_t // without procfs the answer must tell
+		if unix.Stat("/proc/self/ns/"+name, &ns) == nil && ns.Ino != inode {
+			return errNamespace
+		}
+	}
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
+	}
+	for try := range tries {
+		<-time.After(time.Duration(try) * tryEvery)
+		if answered, err := c.ask(); answered || err != nil {
+			return err
+		}
+	}
+	return errSilent
+}
+
+// ask joins the group and asks for announcements. The kernel answers before the request returns (cn_rx_skb), unless it
+// finds no memory, or the queue is full of what others cause: it is empty when the group is joined. Without an answer it
+// leaves everything as it was.
+func (c *Conn) ask() (answered bool, err error) {
+	err = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, procIndex)
+	if err != nil {
+		return false, err
 	}
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never returns an error
 	nonce := binary.NativeEndian.Uint32(random[:])
-	if err := c.send(listen, nonce); err != nil {
-		return err
+	if err := c.send(listen, nonce); errors.Is(err, unix.ECONNREFUSED) {
+		return false, errNetwork
+	} else if err != nil {
+		return false, err
 	}
-	// Announcements and answers to others come too when other programs listen.
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
-		n, err := c.recv()
+	if answered, err = c.answerTo(nonce); answered || err != nil {
+		return answered, err
+	}
+	_ = c.send(ignore, 0) // before Linux 6.6 every request counts
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, procIndex); err != nil {
+		return false, err
+	}
+	_, err = c.answerTo(nonce) // empties the queue
+	return false, err
+}
+
+// answerTo looks for the answer to nonce among all that has arrived: announcements and answers to others come too when
+// other programs listen.
+func (c *Conn) answerTo(nonce uint32) (found bool, err error) {
+	for range receiveBuffer / leastTruesize {
+		n, err := c.recv(unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			return errSilent
+			return false, nil
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
-			return err
+			return false, err
 		}
-		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.seq == nonce && m.ack == nonce+1 { // cn_proc_ack
+		// cn_proc_ack; the kernel numbers it like any other message of its CPU, so only ack is ours (send_msg, Linux 4.7).
+		if m, ok := parse(c.buf[:n]); ok && m.what == answer && m.ack == nonce+1 {
 			if m.code != 0 {
-				return unix.Errno(m.code)
+				return false, unix.Errno(m.code)
 			}
-			return nil
+			return true, nil
 		}
 	}
-	return errSilent
+	return false, nil
 }
 
 // send sends one operation: struct nlmsghdr, struct cn_msg and an enum proc_cn_mcast_op.
@@ -117,9 +173,9 @@ func (c *Conn) send(op, nonce uint32) error {
 }
 
 // recv receives one datagram of the kernel's; it returns 0 for one of anybody else's.
-func (c *Conn) recv() (int, error) {
+func (c *Conn) recv(flags int) (int, error) {
 	for {
-		n, from, err := unix.Recvfrom(c.fd, c.buf, 0)
+		n, from, err := unix.Recvfrom(c.fd, c.buf, flags)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -137,7 +193,7 @@ func (c *Conn) recv() (int, error) {
 // the wait, return an event of kind None. Lost is how many announcements before it did not arrive. After an error the
 // subscription is of no use.
 func (c *Conn) Receive() (e Event, lost uint64, err error) {
-	n, err := c.recv()
+	n, err := c.recv(0)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return Event{}, 0, nil // the numbers of what follows tell how much was lost
@@ -145,7 +201,7 @@ func (c *Conn) Receive() (e Event, lost uint64, err error) {
 		return Event{}, 0, fmt.Errorf("receiving from the process connector: %w", err)
 	}
 	m, ok := parse(c.buf[:n])
-	if !ok || m.what == answer {
+	if !ok || m.cpu == unnumbered {
 		return Event{}, 0, nil
 	}
 	if want, known := c.next[m.cpu]; known {

@@ -35,7 +35,7 @@ func (e Event) Thread() bool { return e.PID != e.TGID }
 
 // enum what of include/uapi/linux/cn_proc.h.
 const (
-	answer   = 0x00000000 // PROC_EVENT_NONE
+	answer   = 0x00000000 // PROC_EVENT_NONE: somebody's request was taken
 	whatFork = 0x00000001
 	whatExec = 0x00000002
 	whatExit = 0x80000000
@@ -47,6 +47,9 @@ const (
 	messageAt = 16 + 20
 	dataAt    = messageAt + 16
 )
+
+// unnumbered is the CPU of an answer before Linux 4.7. Later ones are numbered as announcements are.
+const unnumbered = 0xffffffff
 
 type message struct {
 	what, cpu, seq, ack uint32
