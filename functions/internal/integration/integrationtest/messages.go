@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -46,9 +45,9 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 	if !people {
 		return list
 	}
-	server := httptest.NewServer(s.accept())
-	defer server.Close()
-	opener := s.New(t, server.URL, slog.New(slog.DiscardHandler)).(integration.IncidentNotifier)
+	url, stop := serve(s.accept())
+	defer stop()
+	opener := s.New(t, url, slog.New(slog.DiscardHandler)).(integration.IncidentNotifier)
 	ref, err := opener.SendIncident(t.Context(), Incident(integration.Opened, "", eventtest.Alert()))
 	if err != nil {
 		t.Fatalf("opening an incident at a receiver that accepts it: %v", err)
@@ -104,7 +103,7 @@ func (s Subject) sent(t *testing.T, m aMessage, a *event.Alert) (bodies []string
 	t.Helper()
 	var mu sync.Mutex
 	accept := s.accept()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url, stop := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		body, err := io.ReadAll(r.Body)
@@ -121,8 +120,8 @@ func (s Subject) sent(t *testing.T, m aMessage, a *event.Alert) (bodies []string
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		accept(w, r)
 	}))
-	defer server.Close()
-	if err := m.send(t.Context(), s.New(t, server.URL, slog.New(slog.DiscardHandler)), a); err != nil {
+	defer stop()
+	if err := m.send(t.Context(), s.New(t, url, slog.New(slog.DiscardHandler)), a); err != nil {
 		t.Error(err)
 	}
 	return bodies
