@@ -77,7 +77,7 @@ type Incident struct {
 }
 
 // MaxDigest is how many incidents any receiver can list in a digest.
-const MaxDigest = 25
+const MaxDigest = 50
 
 // Digest stands for incidents that a receiver's rate limit would not let through one by one.
 type Digest struct {
