@@ -133,6 +133,7 @@ func (s *System) startFunctions(ctx context.Context) error {
 		"SWEET_SECURITY_ENDPOINT=http://" + s.sweetAddr,
 		"SWEET_SECURITY_ALLOW_HTTP=true", // over loopback
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
+		"HEALTH_CANARY_EVERY=0s", // the books follow every event on the topic, and a canary ends at who did not ask for it
 	})
 	return err
 }
