@@ -84,6 +84,7 @@ func TestFallbackSuite(t *testing.T) {
 	for _, down := range []bool{false, true} {
 		t.Run(fmt.Sprintf("down=%t", down), func(t *testing.T) {
 			statetest.Run(t, func(t *testing.T) state.Store {
+				t.Helper()
 				first := newFaulty()
 				first.down.Store(down)
 				return newFallback(t, first)
