@@ -63,6 +63,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, seed uint64, to string) *world {
+	t.Helper()
 	w := &world{dice: &dice{r: rand.New(rand.NewPCG(seed, 2))}}
 	var receiver integration.Integration
 	w.box, receiver = receivers(to)
@@ -78,6 +79,7 @@ func newWorld(t *testing.T, seed uint64, to string) *world {
 
 // publish brings alerts, each at a time of its own, and waits until all are done with.
 func (w *world) publish(t *testing.T, alerts []*event.Alert) {
+	t.Helper()
 	for _, a := range alerts {
 		w.wg.Go(func() {
 			time.Sleep(time.Duration(w.roll(600_000)) * time.Millisecond)

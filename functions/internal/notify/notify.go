@@ -201,7 +201,8 @@ func (n *Notify) handle(ctx context.Context, p envelope.Push, begin time.Time) (
 func (n *Notify) settle(ctx context.Context, p envelope.Push, a *event.Alert, begin time.Time) (fate, *outcome.Error) {
 	deadline, cancel := context.WithDeadline(ctx, begin.Add(n.cfg.Deliver))
 	defer cancel()
-	f, e := sent, (*outcome.Error)(nil)
+	f := sent
+	var e *outcome.Error
 	if n.people != nil {
 		f, e = n.join(deadline, a)
 	} else {

@@ -16,7 +16,7 @@ import (
 // some hundred messages, every critical fingerprint within a second of its first alert, and all are counted.
 func TestStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const alerts, incidents, every = 100_000, 50, 10 // each tenth incident is critical
+		const alerts, incidents, every = stormAlerts, 50, 10 // each tenth incident is critical
 		p := &people{}
 		p.set(func(context.Context, message) *outcome.Error {
 			time.Sleep(50 * time.Millisecond)
@@ -37,7 +37,7 @@ func TestStorm(t *testing.T) {
 					for s.hand(t.Context(), a) != nil {
 						time.Sleep(time.Second)
 					}
-					time.Sleep(600 * time.Millisecond)
+					time.Sleep(10 * time.Minute * callers / alerts)
 				}
 			})
 		}
@@ -54,7 +54,7 @@ func TestStorm(t *testing.T) {
 				firsts[fp] = m.at
 			}
 		}
-		t.Logf("messages: %v", kinds)
+		t.Logf("messages for %d alerts: %v", alerts, kinds)
 		if n := len(p.got()); n > 300 {
 			t.Errorf("got %d messages, want at most a few hundred", n)
 		}

@@ -148,8 +148,8 @@ func (n *Notify) serve(ctx context.Context, keys []string, what func(*record, ti
 
 // serveOne does what is to be done of one incident.
 func (n *Notify) serveOne(ctx context.Context, key string, what func(*record, time.Time, Group) act) error {
-	if n.breaker.Ready(time.Now()) != nil {
-		return nil // it stays due
+	if e := n.breaker.Ready(time.Now()); e != nil {
+		return nil //nolint:nilerr // it stays due until the receiver is called again
 	}
 	t, do, err := n.take(ctx, key, what)
 	if err != nil {

@@ -16,7 +16,7 @@ func (s *System) startTaps(ctx context.Context) error {
 	s.stopTaps = stop
 	taps := map[string]func(dispatch.Message){
 		EventsTopic:      s.published,
-		AlertsTopic:      func(dispatch.Message) { s.Feed.alert() },
+		AlertsTopic:      s.alerted,
 		DeadLettersTopic: s.dead,
 	}
 	for topic, see := range taps {
@@ -68,6 +68,12 @@ func (s *System) dead(m dispatch.Message) {
 		reason = "not acknowledged in " + n + " attempts"
 	}
 	s.Feed.setDead(reason)
+	if m.Attributes["ce-type"] == envelope.TypeAlert {
+		if a := s.alertOf(m); a != nil {
+			s.deadAlert(m, a)
+		}
+		return
+	}
 	s.each(m, func(id string, e event.Raw) {
 		s.Ledger.Dead(id)
 		if s.watch.Dead != nil {
@@ -119,6 +125,7 @@ type Feed struct {
 	mu         sync.Mutex
 	arrivals   []Arrival // oldest first
 	alerts     int64
+	raised     []Raised // oldest first
 	deadReason string
 }
 
@@ -132,12 +139,6 @@ func (f *Feed) add(events []event.Raw, at time.Time) {
 	if extra := len(f.arrivals) - feedLength; extra > 0 {
 		f.arrivals = append(f.arrivals[:0], f.arrivals[extra:]...)
 	}
-}
-
-func (f *Feed) alert() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.alerts++
 }
 
 func (f *Feed) setDead(reason string) {

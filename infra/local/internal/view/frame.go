@@ -9,9 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
-	"github.com/apss-sensor/apss/infra/local/internal/standin"
 	"github.com/apss-sensor/apss/infra/local/internal/system"
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -26,10 +24,10 @@ type State struct {
 	Agent      system.AgentCounts
 	AgentError error
 	Books      ledger.Totals
-	Push       dispatch.Stats
-	Faults     standin.Faults
+	Receivers  []Receiver
 	Arrivals   []system.Arrival // newest first
 	Alerts     int64
+	Raised     []system.Raised // newest first
 	DeadReason string
 	Trouble    string
 }
@@ -40,8 +38,8 @@ func Look(s *system.System, started time.Time, agent system.AgentCounts, agentEr
 	return State{
 		At: time.Now(), Started: started, Addresses: s.Addresses(), Emulator: s.Broker.Emulator(),
 		Demo: s.Config.Demo(), Log: s.Config.LogFile(), Agent: agent, AgentError: agentErr,
-		Books: s.Ledger.Totals(), Push: s.Dispatcher.Stats(), Faults: s.Standin.Faults(),
-		Arrivals: arrivals, Alerts: alerts, DeadReason: dead,
+		Books: s.Ledger.Totals(), Receivers: receivers(s),
+		Arrivals: arrivals, Alerts: alerts, Raised: s.Feed.Raised(), DeadReason: dead,
 	}
 }
 
@@ -83,11 +81,19 @@ func Head(now State, st Style) []string {
 	add("", " agent      http://%s/metrics   watches %s and the usual paths", a.Agent, now.Demo)
 	add("", " broker     %s   %s", a.PubSub, broker)
 	add("", " functions  http://%s/metrics", a.Functions)
-	add("", " receiver   http://%s   Sweet Security's stand-in", a.Sweet)
+	for i, r := range now.Receivers {
+		name := "receivers"
+		if i > 0 {
+			name = ""
+		}
+		add("", " %-9s  http://%s   %s's stand-in", name, r.Addr, r.Kind)
+	}
 	add("", " log        %s", now.Log)
 	add(dim, " try        echo hello >> %s/notes", now.Demo)
 	add(dim, "            echo hello >> %s/.ssh/authorized_keys   as intruders do", now.Demo)
-	add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'`, a.Sweet)
+	for _, r := range now.Receivers[:min(1, len(now.Receivers))] {
+		add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'   each stand-in has its own`, r.Addr)
+	}
 	add(dim, `            or {"latency":"2s"} {"hang":true,"for":"9s"} {"refuse":"secret"} {"refuse":"secret","refuse_with":422} {}`)
 	return lines
 }
@@ -99,12 +105,16 @@ func Frame(before, now State, st Style) []string {
 	lines = append(lines, counts(before, now, st)...)
 	lines = append(lines, condition(now, st)...)
 	lines = append(lines, "")
-	lines = append(lines, st.paint(bold, cut("arrived last", st.Width)))
+	lines = append(lines, receiverLines(now, st)...)
+	lines = append(lines, "")
+	lines = append(lines, alertLines(now, st)...)
+	lines = append(lines, messageLines(now, st)...)
+	lines = append(lines, "", st.paint(bold, cut("arrived last", st.Width)))
 	if len(now.Arrivals) == 0 {
 		lines = append(lines, st.paint(dim, cut(" nothing yet", st.Width)))
 	}
 	for _, arrival := range now.Arrivals {
-		lines = append(lines, arrivalLine(arrival, st))
+		lines = append(lines, arrivalLines(arrival, st)...)
 	}
 	return lines[:min(len(lines), max(st.Height, 0))]
 }
@@ -151,11 +161,13 @@ func condition(now State, st Style) []string {
 	add := func(color, format string, args ...any) {
 		lines = append(lines, st.paint(color, cut(fmt.Sprintf(format, args...), st.Width)))
 	}
-	if now.Faults != (standin.Faults{}) {
-		add(yellow, " receiver's faults: %s", Printable(describe(now.Faults)))
-	}
-	if p := now.Push; p.Held > 0 && p.LastFailure != "" {
-		add(yellow, " push: %d messages wait, window %d, last failure: %s", p.Held, p.Window, Printable(p.LastFailure))
+	for _, r := range now.Receivers {
+		if r.Faults != "" {
+			add(yellow, " %s: %s", r.Kind, Printable(r.Faults))
+		}
+		if r.Held > 0 && r.LastFailure != "" {
+			add(yellow, " push to %s: %d messages wait, last failure: %s", r.Kind, r.Held, Printable(r.LastFailure))
+		}
 	}
 	if now.Agent.Spooled > 0 {
 		add(yellow, " agent: %d messages in its spool", now.Agent.Spooled)
@@ -175,36 +187,21 @@ func condition(now State, st Style) []string {
 	return lines
 }
 
-func describe(f standin.Faults) string {
-	var parts []string
-	add := func(on bool, format string, args ...any) {
-		if on {
-			parts = append(parts, fmt.Sprintf(format, args...))
-		}
-	}
-	add(f.Status != 0, "status %d", f.Status)
-	add(f.RetryAfter != "", "Retry-After %s", f.RetryAfter)
-	add(f.Latency > 0, "latency %v", time.Duration(f.Latency))
-	add(f.Hang, "hangs")
-	add(f.Cut, "cuts connections")
-	add(f.Garbage, "answers garbage")
-	add(f.Refuse != "", "refuses %q", f.Refuse)
-	add(f.RefuseWith != 0, "with %d", f.RefuseWith)
-	add(f.MaxBytes != 0, "takes %d bytes at most", f.MaxBytes)
-	add(f.For > 0, "for %v more", time.Duration(f.For).Round(100*time.Millisecond))
-	return strings.Join(parts, ", ")
-}
-
-func arrivalLine(a system.Arrival, st Style) string {
+// arrivalLines are one line of an event, and a second where it has more to tell.
+func arrivalLines(a system.Arrival, st Style) []string {
 	e, err := event.Decode(a.Event)
 	if err != nil {
-		return cut(" "+Printable(err.Error()), st.Width)
+		return []string{cut(" "+Printable(err.Error()), st.Width)}
 	}
 	head := fmt.Sprintf(" %s  ", a.At.Local().Format("15:04:05.000"))
 	severity := pad(e.Severity.String(), 8)
 	rest := fmt.Sprintf("  %s  %s  %s", pad(Printable(string(e.Type)), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
 	rest = cut(rest, st.Width-len(head)-8)
-	return st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest
+	lines := []string{st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest}
+	if detail := Detail(e); detail != "" {
+		lines = append(lines, st.paint(dim, cut(strings.Repeat(" ", len(head))+Printable(detail), st.Width)))
+	}
+	return lines
 }
 
 func severityColor(s event.Severity) string {
