@@ -14,6 +14,14 @@ type Kind struct {
 	// Settings returns a pointer to a new struct with the kind's own settings at their defaults. Its fields have yaml
 	// tags; the document is decoded into it, and an unknown key is a fault.
 	Settings func() Settings
+	// Rate is what one instance may do unless the document says otherwise: what the receiver is known to bear.
+	Rate Rate
+}
+
+// Rate bounds the calls to a receiver. The zero value is no bound.
+type Rate struct {
+	PerMinute int `yaml:"per_minute"`
+	Burst     int `yaml:"burst"` // calls at once after a quiet time
 }
 
 // Settings are one instance's own, from the document.

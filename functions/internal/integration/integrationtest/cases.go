@@ -177,8 +177,7 @@ func (b bench) redirects(t *testing.T) {
 	}
 }
 
-// answers: bodies that no receiver should send with 200. The call must end, and the events count as accepted: the status
-// says so.
+// answers: bodies that no receiver should send with 200. The call must end, and come to what the status alone says.
 func (b bench) answers(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":         "",
@@ -194,7 +193,7 @@ func (b bench) answers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want(t, b.against(t.Context(), t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, body)
-			})), outcome.OK)
+			})), b.Vague)
 		})
 	}
 	t.Run("endless", func(t *testing.T) {
@@ -207,7 +206,7 @@ func (b bench) answers(t *testing.T) {
 				}
 			}
 		}))
-		want(t, e, outcome.OK)
+		want(t, e, b.Vague)
 		<-done
 	})
 }
@@ -227,11 +226,14 @@ func (b bench) cancelled(t *testing.T) {
 	}
 }
 
+// concurrent: callers at the same time, of one integration and about the same alert.
 func (b bench) concurrent(t *testing.T) {
 	var calls atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+	accept := b.accept()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
+		accept(w, r)
+		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 	defer server.Close()
 	subject := b.New(t, server.URL, slog.New(slog.DiscardHandler))
@@ -245,8 +247,8 @@ func (b bench) concurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := calls.Load(); n != callers {
-		t.Errorf("got %d calls, want %d", n, callers)
+	if n := calls.Load(); n < callers {
+		t.Errorf("got %d calls, want at least %d", n, callers)
 	}
 }
 
