@@ -1,5 +1,5 @@
-// Package functions registers the Cloud Run functions with the functions framework. The entry point Forward is served
-// at every path; the path says which integration a push is for, as in cmd/apss-functions.
+// Package functions registers the Cloud Run functions with the functions framework. Each entry point serves its own paths;
+// the path says which integration a push is for, as in cmd/apss-functions.
 package functions
 
 import (
@@ -17,26 +17,28 @@ import (
 
 //nolint:gochecknoinits // the functions framework demands registration in init
 func init() {
-	functions.HTTP("Forward", forward(os.Environ, os.Getenv("FUNCTION_TARGET") == "Forward"))
+	for _, f := range program.Functions() {
+		functions.HTTP(string(f), entry(f, os.Environ, os.Getenv("FUNCTION_TARGET") == string(f)))
+	}
 }
 
-// forward builds the program with the first request, or at once when it is what the process is started for: then wrong
-// settings end the start, and the deployment is refused instead of each push.
-func forward(environ func() []string, now bool) http.HandlerFunc {
+// entry builds the function's program with the first request, or at once when it is what the process is started for: then
+// wrong settings end the start, and the deployment is refused instead of each push.
+func entry(f program.Function, environ func() []string, now bool) http.HandlerFunc {
 	build := sync.OnceValues(func() (*program.Program, error) {
-		return program.New(context.Background(), environ(), "", os.Stderr)
+		return program.New(context.Background(), environ(), "", os.Stderr, f)
 	})
 	if now {
 		if _, err := build(); err != nil {
-			fmt.Fprintln(os.Stderr, "Forward:", err)
+			fmt.Fprintf(os.Stderr, "%s: %v\n", f, err)
 			os.Exit(exitCode(err))
 		}
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		p, err := build()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "Forward:", err)
-			http.Error(w, "Forward cannot start; its log says why", http.StatusInternalServerError)
+			fmt.Fprintf(os.Stderr, "%s: %v\n", f, err)
+			http.Error(w, string(f)+" cannot start; its log says why", http.StatusInternalServerError)
 			return
 		}
 		p.Handler().ServeHTTP(w, r)

@@ -4,24 +4,30 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/apss-sensor/apss/functions/internal/program"
 )
 
-func TestForward(t *testing.T) {
+func TestEntries(t *testing.T) {
 	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
+	good := []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=k", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}
 	tests := []struct {
 		name   string
+		f      program.Function
 		env    []string
 		path   string
 		status int
 	}{
-		{"wrong settings", nil, "/events/sweetsecurity", 500},
-		{"no push", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=k", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}, "/events/sweetsecurity", 400},
-		{"no integration", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=k", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}, "/events/slack", 404},
+		{"wrong settings", program.Forward, nil, "/events/sweetsecurity", 500},
+		{"no push", program.Forward, good, "/events/sweetsecurity", 400},
+		{"no integration", program.Forward, good, "/events/slack", 404},
+		{"another's path", program.Forward, good, "/alerts/sweetsecurity", 404},
+		{"another's path", program.Notify, good, "/events/sweetsecurity", 404},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			built := 0
-			h := forward(func() []string { built++; return tt.env }, false)
+			h := entry(tt.f, func() []string { built++; return tt.env }, false)
 			for range 2 {
 				w := httptest.NewRecorder()
 				h(w, httptest.NewRequest(http.MethodPost, tt.path, http.NoBody))

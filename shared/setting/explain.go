@@ -104,8 +104,8 @@ func holdsSecret(t reflect.Type, above []reflect.Type) bool {
 	return false
 }
 
-// nearest returns the one of known that key is most probably a misspelling of, or "".
-func nearest(key string, known []string) string {
+// Nearest returns the one of known that key is most probably a misspelling of, or "" when none is near.
+func Nearest(key string, known []string) string {
 	best, at := "", max(2, len(key)/4)+1
 	for _, k := range known {
 		if d := distance(key, k); d < at {

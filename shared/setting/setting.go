@@ -180,7 +180,7 @@ func (l *loader) unknown(prefixes []string) {
 	}
 	slices.Sort(keys)
 	for _, key := range keys {
-		if near := nearest(key, l.known); near != "" {
+		if near := Nearest(key, l.known); near != "" {
 			l.fault(key, fmt.Errorf("is no setting; did you mean %s?", near))
 		} else {
 			l.fault(key, errors.New("is no setting"))

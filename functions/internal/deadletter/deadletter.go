@@ -1,6 +1,9 @@
 // Package deadletter publishes what will never be delivered, with the reason, to a Pub/Sub topic of its own. Pub/Sub
 // push has no negative acknowledgement that ends a message's life, so the message is kept here and then acknowledged.
 //
+// A letter is the message with its own attributes and ours, which begin with "apss-": without them it is the message again,
+// for the integration and topic that they name.
+//
 // Promise: Publish returns nil only after Pub/Sub confirmed. The topic must have a subscription, or Pub/Sub drops what
 // is published.
 package deadletter
@@ -36,6 +39,7 @@ const roomForFraming = 2_000
 type Letter struct {
 	Message         envelope.Message
 	Integration     string // the instance that was to receive it
+	Topic           string // what was pushed to it, "events" or "alerts": its path, where a replay brings it again
 	Subscription    string
 	MessageID       string
 	DeliveryAttempt int // 0 when the subscription does not count
@@ -100,6 +104,9 @@ func (l Letter) attributes(now time.Time) map[string]string {
 		"apss-subscription": clean(l.Subscription),
 		"apss-message-id":   clean(l.MessageID),
 		"apss-time":         now.UTC().Format(time.RFC3339Nano),
+	}
+	if l.Topic != "" {
+		ours["apss-topic"] = l.Topic
 	}
 	if l.Status != 0 {
 		ours["apss-receiver-status"] = strconv.Itoa(l.Status)

@@ -50,7 +50,7 @@ func TestPublish(t *testing.T) {
 			"ce-type": "apss.events.v1", "content-encoding": "zstd", "cluster": "c1", "apss-reason": "an older one",
 			"googclient_traceparent": "00-1-2-3",
 		}},
-		Integration: "sweetsecurity", Subscription: "projects/p/subscriptions/s", MessageID: "17", DeliveryAttempt: 2,
+		Integration: "sweetsecurity", Topic: "events", Subscription: "projects/p/subscriptions/s", MessageID: "17", DeliveryAttempt: 2,
 		Status: 422, Reason: "422: bad\npid\x1b[2J",
 	})
 	if err != nil {
@@ -65,7 +65,7 @@ func TestPublish(t *testing.T) {
 	}
 	want := map[string]string{
 		"ce-type": "apss.events.v1", "content-encoding": "zstd", "cluster": "c1",
-		"apss-reason": "422: bad pid [2J", "apss-integration": "sweetsecurity", "apss-subscription": "projects/p/subscriptions/s",
+		"apss-reason": "422: bad pid [2J", "apss-integration": "sweetsecurity", "apss-topic": "events", "apss-subscription": "projects/p/subscriptions/s",
 		"apss-message-id": "17", "apss-delivery-attempt": "2", "apss-receiver-status": "422", "apss-time": "2026-11-22T10:00:00Z",
 	}
 	if diff := cmp.Diff(want, messages[0].Attributes); diff != "" {

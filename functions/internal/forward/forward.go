@@ -5,8 +5,8 @@
 // what it accepted is not sent again when the same push is delivered again to this instance (see memory). While the
 // receiver asked for a pause or does not accept our key, it is not called at all.
 //
-// Promise: Handle returns nil only when every event of the push was accepted by the receiver or confirmed as a dead
-// letter. Delivery is at least once: a call whose answer is lost is repeated.
+// Promise: Handle returns nil only when every event of the push that the route takes was accepted by the receiver or
+// confirmed as a dead letter. Delivery is at least once: a call whose answer is lost is repeated.
 //
 // Limits: memory is bounded by the budget for bytes in hand, see [Config]; Handle refuses what goes beyond it.
 package forward
@@ -34,11 +34,13 @@ import (
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-// Config is what a Forward needs. All fields are required.
+// Config is what a Forward needs. All fields but Route are required.
 type Config struct {
 	Name string // of the integration's instance
 	Sink integration.EventSink
 	Dead DeadLetters
+	// Route says which events the integration takes; the others are done with.
+	Route integration.Route
 
 	MaxEvents int           // of one call to the receiver
 	MaxBytes  int           // likewise; an event above it goes alone
@@ -100,7 +102,7 @@ type item struct {
 	late     func() // called once when the flush ends after the caller gave up
 }
 
-// Handle delivers the events of p and returns nil when each was accepted or is a confirmed dead letter; else an
+// Handle delivers the events of p and returns nil when each that is routed was accepted or is a confirmed dead letter; else an
 // *[outcome.Error] of class Retry or Auth: p must be delivered again.
 func (f *Forward) Handle(ctx context.Context, p envelope.Push) error {
 	if e := f.hold.active(time.Now()); e != nil {
@@ -134,7 +136,10 @@ func (f *Forward) Handle(ctx context.Context, p envelope.Push) error {
 		verdict = f.group.Do(deadline, it, batch.Weight{Count: len(it.events), Bytes: it.size})
 		cancel()
 	}
-	return job.settle(ctx, it, letters, verdict)
+	if verdict = job.settle(ctx, it, letters, verdict); verdict == nil {
+		f.metrics.events(ctx, fateNotRouted, job.notRouted)
+	}
+	return verdict
 }
 
 // open unpacks p. What of it can never be delivered comes back as letters.

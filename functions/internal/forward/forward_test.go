@@ -84,7 +84,7 @@ func TestPoison(t *testing.T) {
 		}
 		l := g.letters[0]
 		l.Message = envelope.Message{}
-		want := deadletter.Letter{Integration: "test", Subscription: "projects/p/subscriptions/s", MessageID: "m3",
+		want := deadletter.Letter{Integration: "test", Topic: "events", Subscription: "projects/p/subscriptions/s", MessageID: "m3",
 			DeliveryAttempt: 3, Status: 422, Reason: "422: bad pid"}
 		if diff := cmp.Diff(want, l); diff != "" {
 			t.Errorf("letter (-want +got):\n%s", diff)

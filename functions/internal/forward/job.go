@@ -24,7 +24,8 @@ type job struct {
 	key       string
 	known     marks // done at earlier deliveries
 	total     int   // events of the push
-	positions []int // of the item's events in the push; nil when known is empty: they are the same
+	notRouted int
+	positions []int // of the item's events in the push; nil when the item has all of them
 }
 
 // letter is a dead letter of the push, and the marks that stand for what is in it.
@@ -36,13 +37,16 @@ type letter struct {
 	reason  string
 }
 
-// pick returns the item of those events that are not known to be done.
+// pick returns the item of those events that are routed and not known to be done.
 func (j *job) pick(events []event.Raw) *item {
 	it := &item{events: events}
-	if len(j.known) > 0 {
-		it.events = nil
+	if route := &j.f.cfg.Route; len(j.known) > 0 || !route.All() {
+		it.events, j.positions = make([]event.Raw, 0, len(events)), make([]int, 0, len(events))
 		for i, e := range events {
-			if !j.known.has(i) {
+			switch {
+			case !route.MatchEvent(e):
+				j.notRouted++
+			case !j.known.has(i):
 				it.events = append(it.events, e)
 				j.positions = append(j.positions, i)
 			}
@@ -158,6 +162,9 @@ func (j *job) letters(it *item) []letter {
 	return letters
 }
 
+// topic is what is pushed here, for the letters.
+const topic = "events"
+
 // publishing is how many letters of one push are on their way at the same time.
 const publishing = 16
 
@@ -176,7 +183,7 @@ func (j *job) bury(ctx context.Context, letters []letter, done *marks) error {
 		wg.Go(func() {
 			defer func() { <-room }()
 			err := j.f.cfg.Dead.Publish(ctx, deadletter.Letter{
-				Message: l.message, Integration: j.f.cfg.Name, Subscription: j.push.Subscription, MessageID: j.push.ID,
+				Message: l.message, Integration: j.f.cfg.Name, Topic: topic, Subscription: j.push.Subscription, MessageID: j.push.ID,
 				DeliveryAttempt: j.push.DeliveryAttempt, Status: l.status, Reason: l.reason,
 			})
 			mu.Lock()

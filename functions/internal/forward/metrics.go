@@ -14,8 +14,9 @@ import (
 
 // What became of events, as the counter's attribute "fate" says it.
 const (
-	fateAccepted = "accepted"
-	fateDead     = "dead_lettered"
+	fateAccepted  = "accepted"
+	fateDead      = "dead_lettered"
+	fateNotRouted = "not_routed"
 )
 
 // metrics are one integration's figures.
@@ -23,6 +24,7 @@ type metrics struct {
 	attributes metric.MeasurementOption // the integration's name
 	accepted   metric.MeasurementOption
 	dead       metric.MeasurementOption
+	notRouted  metric.MeasurementOption
 	fates      metric.Int64Counter
 	calls      metric.Int64Counter
 	duration   metric.Float64Histogram
@@ -41,12 +43,13 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 		attributes: with(),
 		accepted:   with(attribute.String("fate", fateAccepted)),
 		dead:       with(attribute.String("fate", fateDead)),
+		notRouted:  with(attribute.String("fate", fateNotRouted)),
 	}
 	for c := range out.classes {
 		out.classes[c] = with(attribute.String("outcome", outcome.Class(c).String()))
 	}
 	out.fates, errs[0] = m.Int64Counter("apss.forward.events",
-		metric.WithDescription("Events that came to an end: accepted by the receiver or dead-lettered."))
+		metric.WithDescription("Events that came to an end: accepted by the receiver, dead-lettered, or not routed to it."))
 	out.calls, errs[1] = m.Int64Counter("apss.forward.calls",
 		metric.WithDescription("Calls to the receiver, by what they came to."))
 	out.duration, errs[2] = m.Float64Histogram("apss.forward.call.duration", metric.WithUnit("s"),
@@ -77,8 +80,13 @@ func (m *metrics) call(ctx context.Context, e *outcome.Error, took time.Duration
 
 func (m *metrics) events(ctx context.Context, fate string, n int) {
 	option := m.accepted
-	if fate == fateDead {
+	switch {
+	case n == 0:
+		return
+	case fate == fateDead:
 		option = m.dead
+	case fate == fateNotRouted:
+		option = m.notRouted
 	}
 	m.fates.Add(ctx, int64(n), option)
 }

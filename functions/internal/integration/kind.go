@@ -2,6 +2,7 @@ package integration
 
 import (
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -12,16 +13,10 @@ import (
 type Kind struct {
 	Name string // as in the document: "slack"
 	// Settings returns a pointer to a new struct with the kind's own settings at their defaults. Its fields have yaml
-	// tags; the document is decoded into it, and an unknown key is a fault.
+	// tags, none of them a key of [Instance]'s; the document is decoded into it, and an unknown key is a fault.
 	Settings func() Settings
 	// Rate is what one instance may do unless the document says otherwise: what the receiver is known to bear.
 	Rate Rate
-}
-
-// Rate bounds the calls to a receiver. The zero value is no bound.
-type Rate struct {
-	PerMinute int `yaml:"per_minute"`
-	Burst     int `yaml:"burst"` // calls at once after a quiet time
 }
 
 // Settings are one instance's own, from the document.
@@ -38,7 +33,8 @@ type Env struct {
 	Version string // of the program, for User-Agent
 	// Local: a run on a developer's machine. Plain HTTP and private addresses are allowed.
 	Local    bool
-	MaxConns int // calls at the same time
+	Timeout  time.Duration // of one call to the receiver
+	MaxConns int           // calls at the same time
 	Log      *slog.Logger
 	Meter    metric.Meter
 }

@@ -17,6 +17,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/event"
 	"github.com/apss-sensor/apss/shared/event/eventtest"
@@ -29,6 +30,11 @@ type house struct {
 }
 
 func newHouse(t *testing.T, receiver http.HandlerFunc, env ...string) *house {
+	t.Helper()
+	return newHouseOf(t, parts{kinds: registry.Kinds()}, receiver, env...)
+}
+
+func newHouseOf(t *testing.T, with parts, receiver http.HandlerFunc, env ...string) *house {
 	t.Helper()
 	ps := pstest.NewServer()
 	t.Cleanup(func() { _ = ps.Close() })
@@ -43,9 +49,10 @@ func newHouse(t *testing.T, receiver http.HandlerFunc, env ...string) *house {
 	}
 	server := httptest.NewServer(receiver)
 	t.Cleanup(server.Close)
-	p, err := New(t.Context(), append([]string{
+	t.Setenv("APSS_TEST_RECEIVER", server.URL)
+	p, err := build(t.Context(), append([]string{
 		"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=the-key", "SWEET_SECURITY_ENDPOINT=" + server.URL, "FORWARD_LINGER=5ms",
-	}, env...), "test", io.Discard)
+	}, env...), "test", io.Discard, nil, with)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +67,11 @@ func newHouse(t *testing.T, receiver http.HandlerFunc, env ...string) *house {
 // push delivers a message as Pub/Sub would, and returns the answer.
 func (h *house) push(t *testing.T, id string, m envelope.Message) *httptest.ResponseRecorder {
 	t.Helper()
+	return h.pushTo(t, "/events/sweetsecurity", id, m)
+}
+
+func (h *house) pushTo(t *testing.T, path, id string, m envelope.Message) *httptest.ResponseRecorder {
+	t.Helper()
 	body, err := json.Marshal(map[string]any{
 		"subscription": "projects/p/subscriptions/s", "deliveryAttempt": 2,
 		"message": map[string]any{"data": base64.StdEncoding.EncodeToString(m.Data), "attributes": m.Attributes, "messageId": id},
@@ -68,7 +80,7 @@ func (h *house) push(t *testing.T, id string, m envelope.Message) *httptest.Resp
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	h.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/events/sweetsecurity", strings.NewReader(string(body))))
+	h.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(string(body))))
 	return w
 }
 
@@ -173,7 +185,7 @@ func TestPath(t *testing.T) {
 				}
 				delete(l, "apss-reason")
 			}
-			want := []map[string]string{{"apss-integration": "sweetsecurity", "apss-subscription": "projects/p/subscriptions/s",
+			want := []map[string]string{{"apss-integration": "sweetsecurity", "apss-topic": "events", "apss-subscription": "projects/p/subscriptions/s",
 				"apss-message-id": "17", "apss-delivery-attempt": "2", "apss-receiver-status": tt.receiver}}
 			if diff := cmp.Diff(want, letters); diff != "" {
 				t.Errorf("letters (-want +got):\n%s", diff)

@@ -1,5 +1,5 @@
-// Package program builds the functions from the environment: what cmd/apss-functions serves and what the functions
-// framework is given are the same.
+// Package program builds the functions from the environment and the document of integrations: what cmd/apss-functions
+// serves and what the functions framework is given are the same.
 package program
 
 import (
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -15,119 +16,97 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/apss-sensor/apss/functions/internal/budget"
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/forward"
 	"github.com/apss-sensor/apss/functions/internal/integration"
-	"github.com/apss-sensor/apss/functions/internal/integrations/sweetsecurity"
-	"github.com/apss-sensor/apss/functions/internal/push"
+	"github.com/apss-sensor/apss/functions/internal/registry"
+	"github.com/apss-sensor/apss/functions/internal/secretmanager"
 	"github.com/apss-sensor/apss/shared/httpx"
-	"github.com/apss-sensor/apss/shared/secret"
 	"github.com/apss-sensor/apss/shared/telemetry"
 )
 
 // ErrSettings is what New's error wraps when the environment is at fault.
 var ErrSettings = errors.New("the settings are wrong")
 
+// Function is one of those that Cloud Run knows by name.
+type Function string
+
+// The functions.
+const (
+	Forward Function = "Forward" // events, at /events/<integration>
+	Notify  Function = "Notify"  // alerts, at /alerts/<integration>
+)
+
+// Functions lists them.
+func Functions() []Function { return []Function{Forward, Notify} }
+
 // Program is the functions with what they run on.
 type Program struct {
-	settings settings
-	tel      *telemetry.Telemetry
-	client   *pubsub.Client
-	dead     *deadletter.Publisher
+	functions []Function
+	version   string
+	settings  settings
+	tel       *telemetry.Telemetry
+	client    *pubsub.Client
+	secrets   *secretmanager.Manager
+	dead      *deadletter.Publisher
+	inHand    *budget.Budget
+	tracer    trace.Tracer
+	flusher   *flusher
+
 	forwards []*forward.Forward
+	alerts   []alertHandler
 	checks   map[string]integration.Integration // by instance
 	handler  http.Handler
 }
 
-// New builds the program from environ. Nothing outside is called yet. Logs go to log.
-func New(ctx context.Context, environ []string, version string, log io.Writer) (*Program, error) {
-	s, err := loadSettings(environ)
-	key, keyErr := secret.Parse(s.SweetSecurityKey.Reveal())
-	if s.SweetSecurityKey.Empty() {
-		keyErr = nil // that it is required is said already
-	} else if keyErr != nil {
-		keyErr = fmt.Errorf("SWEET_SECURITY_API_KEY: %w", keyErr)
-	}
-	var endpointErr error
-	if s.SweetSecurityEndpoint != "" {
-		if endpointErr = sweetsecurity.CheckEndpoint(s.SweetSecurityEndpoint, s.SweetSecurityAllowHTTP); endpointErr != nil {
-			endpointErr = fmt.Errorf("SWEET_SECURITY_ENDPOINT: %w", endpointErr)
-		}
-	}
-	if err := errors.Join(err, keyErr, endpointErr); err != nil {
-		return nil, fmt.Errorf("%w:\n%w", ErrSettings, err)
-	}
+// New builds the program of functions, of all when none is named, from environ. Outside only those secrets are read that
+// stand for settings that are none. Logs go to log.
+func New(ctx context.Context, environ []string, version string, log io.Writer, functions ...Function) (*Program, error) {
+	return build(ctx, environ, version, log, functions, parts{kinds: registry.Kinds()})
+}
 
-	p := &Program{settings: s, checks: map[string]integration.Integration{}}
-	p.tel, err = telemetry.Start(ctx, telemetry.Config{
-		Service: "apss-functions", Version: version, Project: s.Project, Level: s.LogLevel, Log: log,
-	})
-	if err != nil {
-		return nil, err
+// parts are what tests put in place of ours.
+type parts struct {
+	kinds  []integration.Kind
+	alerts func(*Program, integration.Instance, integration.Integration) (alertHandler, error)
+}
+
+func build(ctx context.Context, environ []string, version string, log io.Writer, functions []Function, with parts) (*Program, error) {
+	if len(functions) == 0 {
+		functions = Functions()
+	}
+	s, err := loadSettings(environ)
+	p := &Program{functions: functions, version: version, settings: s, checks: map[string]integration.Integration{}}
+	logger := slog.New(slog.DiscardHandler) // of what is read although the settings are wrong
+	if err == nil {
+		p.tel, err = telemetry.Start(ctx, telemetry.Config{
+			Service: "apss-functions", Version: version, Project: s.Project, Level: s.LogLevel, Log: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		logger = p.tel.Logger()
+	}
+	p.secrets = secretmanager.New(logger)
+	instances, documentErr := p.instances(ctx, with.kinds)
+	if err := errors.Join(err, documentErr); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w:\n%w", ErrSettings, err), p.Close(ctx))
 	}
 	p.client, err = pubsub.NewClient(ctx, s.Project)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to Pub/Sub: %w", err), p.Close(ctx))
 	}
 	p.dead = deadletter.New(p.client, s.DeadLettersTopic, s.DeadLettersTimeout)
-	if p.handler, err = p.routes(key); err != nil {
+	p.inHand = budget.New(s.InHand)
+	p.tracer = otel.Tracer("github.com/apss-sensor/apss/functions")
+	p.flusher = newFlusher(p.tel)
+	if p.handler, err = p.routes(instances, with); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
 	return p, nil
-}
-
-// routes builds the integrations and what serves them.
-func (p *Program) routes(key secret.Source) (http.Handler, error) {
-	s, log, meter := p.settings, p.tel.Logger(), p.tel.Meter()
-	tracer := otel.Tracer("github.com/apss-sensor/apss/functions")
-	inHand := budget.New(s.InHand)
-	events := map[string]http.Handler{}
-
-	sweet, err := sweetsecurity.New(sweetsecurity.Config{
-		Endpoint: s.SweetSecurityEndpoint, AllowHTTP: s.SweetSecurityAllowHTTP, APIKey: key,
-		Timeout: s.CallTimeout, MaxConns: s.Flushes + 1, Log: log, Meter: meter,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.checks[sweetsecurity.Kind] = sweet
-	f, err := forward.New(forward.Config{
-		Name: sweetsecurity.Kind, Sink: sweet, Dead: p.dead,
-		MaxEvents: s.MaxEvents, MaxBytes: s.MaxBytes, Linger: s.Linger, Flushes: s.Flushes,
-		Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: inHand,
-		Log: log, Meter: meter, Tracer: tracer,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.forwards = append(p.forwards, f)
-	flush := newFlusher(p.tel)
-	h, err := push.New(push.Config{
-		Name: sweetsecurity.Kind, Handle: f.Handle, Timeout: s.Timeout, InHand: inHand,
-		Log: log, Meter: meter, Tracer: tracer, Flush: flush.maybe,
-	})
-	if err != nil {
-		return nil, err
-	}
-	events[sweetsecurity.Kind] = h
-
-	mux := http.NewServeMux()
-	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
-		mux.Handle("GET "+path, p.tel.Handler())
-	}
-	mux.HandleFunc("/events/{integration}", func(w http.ResponseWriter, r *http.Request) {
-		if h := events[r.PathValue("integration")]; h != nil {
-			h.ServeHTTP(w, r)
-			return
-		}
-		http.Error(w, fmt.Sprintf("there is no integration %.100q that takes events", r.PathValue("integration")), http.StatusNotFound)
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, fmt.Sprintf("there is nothing at %.100q; pushes of events go to /events/<integration>", r.URL.Path), http.StatusNotFound)
-	})
-	return mux, nil
 }
 
 // Handler serves the functions' routes.
@@ -156,6 +135,7 @@ func (p *Program) Run(ctx context.Context) error {
 	log.InfoContext(ctx, "serving", "address", l.Addr().String())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.check(ctx) })
+	wg.Go(func() { p.ticks(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
 		log.InfoContext(ctx, "draining")
@@ -176,29 +156,39 @@ func (p *Program) Run(ctx context.Context) error {
 // with the first event.
 func (p *Program) check(ctx context.Context) {
 	log := p.tel.Logger()
+	var wg sync.WaitGroup
 	for name, i := range p.checks {
-		ctx, cancel := context.WithTimeout(ctx, p.settings.CallTimeout)
-		status, err := i.Check(ctx)
-		cancel()
-		if err != nil {
-			log.WarnContext(ctx, "the receiver does not answer its check", "integration", name, "error", err.Error())
-			continue
-		}
-		log.InfoContext(ctx, "the receiver answers its check", "integration", name, "latency", status.Latency.String())
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, p.settings.CallTimeout)
+			defer cancel()
+			status, err := i.Check(ctx)
+			if err != nil {
+				log.WarnContext(ctx, "the receiver does not answer its check", "integration", name, "error", err.Error())
+				return
+			}
+			log.InfoContext(ctx, "the receiver answers its check", "integration", name, "latency", status.Latency.String())
+		})
 	}
+	wg.Wait()
 }
 
-// flush delivers what the groups have in hand; later pushes are refused.
+// flush delivers what is in hand; later pushes are refused.
 func (p *Program) flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushGrace)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, f := range p.forwards {
+	end := func(c interface{ Close(context.Context) error }) {
 		wg.Go(func() {
-			if err := f.Close(ctx); err != nil {
+			if err := c.Close(ctx); err != nil {
 				p.tel.Logger().WarnContext(ctx, "not all that was in hand could be delivered; Pub/Sub delivers it again", "error", err.Error())
 			}
 		})
+	}
+	for _, f := range p.forwards {
+		end(f)
+	}
+	for _, a := range p.alerts {
+		end(a)
 	}
 	wg.Wait()
 }
@@ -206,40 +196,12 @@ func (p *Program) flush(ctx context.Context) {
 // Close delivers what is in hand and ends everything that New started.
 func (p *Program) Close(ctx context.Context) error {
 	p.flush(ctx)
-	var err error
+	errs := []error{p.secrets.Close()}
 	if p.client != nil {
-		err = p.client.Close()
+		errs = append(errs, p.client.Close())
 	}
-	return errors.Join(err, p.tel.Shutdown(ctx))
-}
-
-// flusher exports telemetry now and then, before an answer: a function has no CPU between requests.
-type flusher struct {
-	tel  *telemetry.Telemetry
-	mu   sync.Mutex
-	last time.Time
-}
-
-const (
-	flushEvery   = 10 * time.Second
-	flushTimeout = 500 * time.Millisecond
-)
-
-func newFlusher(t *telemetry.Telemetry) *flusher { return &flusher{tel: t, last: time.Now()} }
-
-func (f *flusher) maybe(ctx context.Context) {
-	if !f.mu.TryLock() {
-		return
+	if p.tel != nil {
+		errs = append(errs, p.tel.Shutdown(ctx))
 	}
-	defer f.mu.Unlock()
-	now := time.Now()
-	if now.Sub(f.last) < flushEvery {
-		return
-	}
-	f.last = now
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-	defer cancel()
-	if err := f.tel.Flush(ctx); err != nil {
-		f.tel.Logger().DebugContext(ctx, "exporting telemetry", "error", err.Error())
-	}
+	return errors.Join(errs...)
 }

@@ -25,9 +25,22 @@ func TestSettings(t *testing.T) {
 		{"defaults", environ(), nil},
 		{"all set", environ("PORT=9000", "FORWARD_LINGER=0s", "FORWARD_MAX_EVENTS=1", "FORWARD_TIMEOUT=9m", "FORWARD_ACK_DEADLINE=600s",
 			"DEAD_LETTERS_TOPIC=projects/p/topics/dead", "LOG_LEVEL=debug", "K_SERVICE=f", "FUNCTION_TARGET=Forward"), nil},
-		{"nothing", nil, []string{"PUBSUB_PROJECT_ID", "SWEET_SECURITY_API_KEY", "SWEET_SECURITY_ENDPOINT"}},
+		{"nothing", nil, []string{"PUBSUB_PROJECT_ID"}},
+		{"no integration", []string{"PUBSUB_PROJECT_ID=p"}, nil},
+		{"half a shortcut", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=the-key"}, []string{"SWEET_SECURITY_ENDPOINT: is required"}},
+		{"the other half", []string{"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_ENDPOINT=https://sweet.example"}, []string{"SWEET_SECURITY_API_KEY: is required"}},
+		{"a document", environ("APSS_INTEGRATIONS=- {name: second, kind: sweetsecurity, enabled: true, endpoint: 'https://a.example', api_key: 'env://KEY'}"), nil},
+		{"a document that is wrong, and settings", environ("FORWARD_LINGER=2s", "APSS_INTEGRATIONS=- {name: sweetsecurity, kind: sweetsecurity,\n  api_key: hunter2, endpiont: x}"),
+			[]string{"FORWARD_LINGER", "APSS_INTEGRATIONS: line 2: sweetsecurity: api_key: a secret is written here",
+				"APSS_INTEGRATIONS: line 2: sweetsecurity: endpiont: an integration of kind sweetsecurity has no such key; did you mean endpoint?",
+				"name: sweetsecurity is taken by the one in line 1"}},
+		{"a document that is not there", environ("APSS_INTEGRATIONS=missing.yaml"), []string{"APSS_INTEGRATIONS: reading the document: open missing.yaml"}},
+		{"a secret in a local document", []string{"PUBSUB_PROJECT_ID=p", "APSS_LOCAL=true",
+			"APSS_INTEGRATIONS=- {kind: sweetsecurity, enabled: true, endpoint: 'https://a.example', api_key: hunter2}"}, nil},
+		{"local on Cloud Run", environ("APSS_LOCAL=true", "K_SERVICE=f"), []string{"APSS_LOCAL is for a developer's machine"}},
+		{"misspelt", environ("APSS_INTEGRATION=x", "NOTIFY_CALL=3"), []string{"did you mean APSS_INTEGRATIONS?", "did you mean NOTIFY_CALLS?"}},
 		{"out of range", environ("PORT=0", "FORWARD_LINGER=2s", "FORWARD_MAX_EVENTS=0", "FORWARD_MAX_BYTES=1", "FORWARD_FLUSHES=0",
-			"FORWARD_MAX_IN_HAND=1", "FORWARD_CALL_TIMEOUT=0s", "DEAD_LETTERS_TIMEOUT=1h", "FORWARD_ACK_DEADLINE=601s", "DEAD_LETTERS_TOPIC=a b"),
+			"FORWARD_MAX_IN_HAND=1", "NOTIFY_CALLS=0", "FORWARD_CALL_TIMEOUT=0s", "DEAD_LETTERS_TIMEOUT=1h", "FORWARD_ACK_DEADLINE=601s", "DEAD_LETTERS_TOPIC=a b"),
 			[]string{"PORT", "FORWARD_LINGER", "FORWARD_MAX_EVENTS", "FORWARD_MAX_BYTES", "FORWARD_FLUSHES", "FORWARD_MAX_IN_HAND",
 				"FORWARD_CALL_TIMEOUT", "DEAD_LETTERS_TIMEOUT", "FORWARD_ACK_DEADLINE", "DEAD_LETTERS_TOPIC"}},
 		{"no numbers", environ("PORT=x", "FORWARD_LINGER=fast"), []string{"PORT", "FORWARD_LINGER"}},
@@ -53,6 +66,9 @@ func TestSettings(t *testing.T) {
 			}
 			if !errors.Is(err, ErrSettings) {
 				t.Errorf("got %v, want it to be ErrSettings", err)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error tells the secret:\n%v", err)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
@@ -80,7 +96,10 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/metrics", 200, ""},
 		{"GET", "/", 404, "/events/<integration>"},
 		{"POST", "/", 404, "/events/<integration>"},
-		{"POST", "/alerts/slack", 404, "/alerts/slack"},
+		{"POST", "/", 404, "/alerts/<integration>"},
+		{"POST", "/alerts/slack", 404, `"slack" that takes alerts`},
+		{"GET", "/events/slack", 404, `"slack"`},
+		{"POST", "/tick", 204, ""},
 		{"POST", "/events/slack", 404, `"slack"`},
 		{"POST", "/events/", 404, ""},
 		{"POST", "/events/sweetsecurity/x", 404, ""},

@@ -21,17 +21,26 @@ type settings struct {
 	DeadLettersTopic   string        `env:"DEAD_LETTERS_TOPIC, default=apss-dead-letters"`
 	DeadLettersTimeout time.Duration `env:"DEAD_LETTERS_TIMEOUT, default=10s"`
 
-	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY, required"`
-	SweetSecurityEndpoint  string       `env:"SWEET_SECURITY_ENDPOINT, required"`
+	// Integrations is the document, or the file that it is in. It may hold secrets in a local run.
+	Integrations secret.Value `env:"APSS_INTEGRATIONS"`
+	// Local says that this is a developer's machine: secrets may stand in the document, receivers may have private addresses.
+	Local   bool   `env:"APSS_LOCAL, default=false"`
+	Service string `env:"K_SERVICE"` // set by Cloud Run
+
+	// Shortcuts: each makes an instance of its kind, beside those of the document.
+	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY"`
+	SweetSecurityEndpoint  secret.Value `env:"SWEET_SECURITY_ENDPOINT"` // people put keys into URLs
 	SweetSecurityAllowHTTP bool         `env:"SWEET_SECURITY_ALLOW_HTTP, default=false"`
+	SlackWebhookURL        secret.Value `env:"SLACK_WEBHOOK_URL"`
 
 	Linger    time.Duration `env:"FORWARD_LINGER, default=50ms"`
 	MaxEvents int           `env:"FORWARD_MAX_EVENTS, default=1000"`
 	MaxBytes  int           `env:"FORWARD_MAX_BYTES, default=1048576"`
 	Flushes   int           `env:"FORWARD_FLUSHES, default=4"`
+	Calls     int           `env:"NOTIFY_CALLS, default=64"` // of alerts, to one receiver at the same time
 	InHand    int64         `env:"FORWARD_MAX_IN_HAND, default=67108864"`
-	// CallTimeout bounds one call to the receiver, Timeout a push from request to answer. AckDeadline is the
-	// subscription's, which is the request's timeout on Pub/Sub's side.
+	// Of events and alerts alike: CallTimeout bounds one call to the receiver, Timeout a push from request to answer.
+	// AckDeadline is the subscription's, which is the request's timeout on Pub/Sub's side.
 	CallTimeout time.Duration `env:"FORWARD_CALL_TIMEOUT, default=10s"`
 	Timeout     time.Duration `env:"FORWARD_TIMEOUT, default=45s"`
 	AckDeadline time.Duration `env:"FORWARD_ACK_DEADLINE, default=60s"`
@@ -39,7 +48,7 @@ type settings struct {
 
 // prefixes are ours: an unknown key under them is a spelling mistake.
 func prefixes() []string {
-	return []string{"FORWARD_", "SWEET_SECURITY_", "DEAD_LETTERS_"}
+	return []string{"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "DEAD_LETTERS_", "APSS_INTEGRATION"}
 }
 
 func loadSettings(environ []string) (settings, error) {
@@ -86,6 +95,12 @@ func (s *settings) Validate() error {
 	}
 	if s.Flushes < 1 || s.Flushes > 100 {
 		fault("FORWARD_FLUSHES is %d, want 1 to 100", s.Flushes)
+	}
+	if s.Calls < 1 || s.Calls > 1000 {
+		fault("NOTIFY_CALLS is %d, want 1 to 1000", s.Calls)
+	}
+	if s.Local && s.Service != "" {
+		fault("APSS_LOCAL is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
 	}
 	if least := int64(envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
 		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: the largest push and what it unpacks to", s.InHand, least)

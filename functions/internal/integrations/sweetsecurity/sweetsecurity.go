@@ -1,15 +1,16 @@
-// Package sweetsecurity delivers events to Sweet Security.
+// Package sweetsecurity delivers events and alerts to Sweet Security.
 //
-// The API: POST /api/v1/events/batch {"events":[...]}, GET /health, Authorization: Bearer <key>, Idempotency-Key made
-// from the ids of the batch in their order. Events are passed on byte for byte.
+// The API: POST /api/v1/events/batch {"events":[...]}, POST /api/v1/alerts with one alert, GET /health, Authorization:
+// Bearer <key>, Idempotency-Key made from the ids of what is sent in their order. Events are passed on byte for byte.
 //
-// What answers come to: any 2xx accepts, but for the ids its body rejects (Partial). 400, 413 and 422 speak of the
-// batch's content (Split). 401 and 403 refuse the key: it is read anew once, and when it changed the call is repeated
+// What answers come to: any 2xx accepts, but for the ids its body rejects (Partial; of an alert Permanent). 400, 413 and
+// 422 speak of the content (Split). 401 and 403 refuse the key: it is read anew once, and when it changed the call is repeated
 // at once; else Auth. Every other answer is Retry: 404, a redirect and their like speak of the endpoint, and events must
 // not be given up for a wrong setting.
 package sweetsecurity
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,9 +34,6 @@ import (
 	"github.com/apss-sensor/apss/shared/secret"
 )
 
-// Kind is the integration's kind, and the name of its instance unless another is given.
-const Kind = "sweetsecurity"
-
 // maxAnswer holds a rejection with a reason of 200 bytes for each of 4,000 events.
 const maxAnswer = 1 << 20
 
@@ -46,22 +44,24 @@ type Config struct {
 	APIKey    secret.Source // read anew for each call
 	Timeout   time.Duration // of one call
 	MaxConns  int
+	UserAgent string
 	Log       *slog.Logger
 	Meter     metric.Meter
 }
 
 // Client is the integration. Safe for concurrent use.
 type Client struct {
-	batch, health string
-	key           secret.Source
-	http          *httpx.Client
-	log           *slog.Logger
-	unreadable    metric.Int64Counter
+	batch, alerts, health string
+	key                   secret.Source
+	http                  *httpx.Client
+	log                   *slog.Logger
+	unreadable            metric.Int64Counter
 }
 
 var (
 	_ integration.Integration = (*Client)(nil)
 	_ integration.EventSink   = (*Client)(nil)
+	_ integration.Notifier    = (*Client)(nil)
 )
 
 // New returns a client, or what is wrong with c.
@@ -71,24 +71,19 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	unreadable, err := c.Meter.Int64Counter("apss.sweetsecurity.unreadable_answers",
-		metric.WithDescription("Accepting answers of Sweet Security whose body could not be read; their events count as accepted."))
+		metric.WithDescription("Accepting answers of Sweet Security whose body could not be read; what was sent counts as accepted."))
 	if err != nil {
 		return nil, err
 	}
 	return &Client{
 		batch:      base + "/api/v1/events/batch",
+		alerts:     base + "/api/v1/alerts",
 		health:     base + "/health",
 		key:        c.APIKey,
-		http:       httpx.New(httpx.Options{Timeout: c.Timeout, MaxResponse: maxAnswer, UserAgent: "apss-functions", MaxConns: c.MaxConns}),
+		http:       httpx.New(httpx.Options{Timeout: c.Timeout, MaxResponse: maxAnswer, UserAgent: c.UserAgent, MaxConns: c.MaxConns}),
 		log:        c.Log,
 		unreadable: unreadable,
 	}, nil
-}
-
-// CheckEndpoint says what is wrong with an endpoint, or nil.
-func CheckEndpoint(endpoint string, allowHTTP bool) error {
-	_, err := parseEndpoint(endpoint, allowHTTP)
-	return err
 }
 
 // parseEndpoint returns the endpoint without a slash at its end. Its errors do not hold the endpoint: people put keys
@@ -134,30 +129,12 @@ func (c *Client) Check(ctx context.Context) (integration.Status, error) {
 // SendEvents implements [integration.EventSink].
 func (c *Client) SendEvents(ctx context.Context, events []event.Raw) error {
 	id := idempotencyKey(events)
-	answer, key, err := c.call(ctx, func() (*http.Request, error) {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.batch, &body{events: events})
-		if err != nil {
-			return nil, err
-		}
-		r.ContentLength = bodyLen(events)
-		// Lets the transport repeat a request on another connection when the idle one it took was closed meanwhile.
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(&body{events: events}), nil }
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Idempotency-Key", id)
-		return r, nil
-	})
+	open := func() io.Reader { return &body{events: events} }
+	answer, key, err := c.post(ctx, c.batch, open, bodyLen(events), id)
 	if err != nil {
 		return redact(err, key)
 	}
-	rejected, err := rejections(answer.Body)
-	if err != nil {
-		c.unreadable.Add(ctx, 1)
-		c.log.WarnContext(ctx, "Sweet Security accepted a batch with an answer that cannot be read; its events count as accepted",
-			"status", answer.Status, "bytes", len(answer.Body), "truncated", answer.Truncated, "events", len(events))
-	}
-	for i := range rejected { // they are logged, and end in dead letters
-		rejected[i].Reason = answer.Excerpt([]byte(rejected[i].Reason))
-	}
+	rejected := c.rejected(ctx, answer)
 	if len(rejected) > 0 {
 		return redact(&outcome.Error{
 			Class: outcome.Partial, Status: answer.Status, Rejected: rejected,
@@ -165,6 +142,53 @@ func (c *Client) SendEvents(ctx context.Context, events []event.Raw) error {
 		}, key)
 	}
 	return nil
+}
+
+// SendAlert implements [integration.Notifier].
+func (c *Client) SendAlert(ctx context.Context, a *event.Alert) error {
+	data := a.AppendJSON(nil)
+	open := func() io.Reader { return bytes.NewReader(data) }
+	answer, key, err := c.post(ctx, c.alerts, open, int64(len(data)), idempotencyKey([]event.Raw{data}))
+	if err != nil {
+		return redact(err, key)
+	}
+	for _, r := range c.rejected(ctx, answer) {
+		if r.ID == a.ID {
+			return redact(&outcome.Error{Class: outcome.Permanent, Status: answer.Status, Reason: "rejected: " + r.Reason}, key)
+		}
+	}
+	return nil
+}
+
+// post sends what open reads, size bytes of JSON.
+func (c *Client) post(ctx context.Context, url string, open func() io.Reader, size int64, idempotency string) (*httpx.Response, secret.Value, error) {
+	return c.call(ctx, func() (*http.Request, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, open())
+		if err != nil {
+			return nil, err
+		}
+		r.ContentLength = size
+		// Lets the transport repeat a request on another connection when the idle one it took was closed meanwhile.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(open()), nil }
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", idempotency)
+		return r, nil
+	})
+}
+
+// rejected is what an accepting answer does not accept, with reasons that may be shown: they are logged, and end in dead
+// letters.
+func (c *Client) rejected(ctx context.Context, answer *httpx.Response) []outcome.Rejection {
+	rejected, err := rejections(answer.Body)
+	if err != nil {
+		c.unreadable.Add(ctx, 1)
+		c.log.WarnContext(ctx, "Sweet Security accepted with an answer that cannot be read; what was sent counts as accepted",
+			"status", answer.Status, "bytes", len(answer.Body), "truncated", answer.Truncated)
+	}
+	for i := range rejected {
+		rejected[i].Reason = answer.Excerpt([]byte(rejected[i].Reason))
+	}
+	return rejected
 }
 
 // call sends the request that build makes, and once more when the receiver refused the key and reading it anew gave
@@ -200,7 +224,7 @@ func (c *Client) once(ctx context.Context, build func() (*http.Request, error), 
 	err = answer.Outcome()
 	if e := outcome.From(err); e != nil && e.Class == outcome.Permanent {
 		e.Class = outcome.Retry
-		e.Reason = "check SWEET_SECURITY_ENDPOINT: " + e.Reason
+		e.Reason = "check the endpoint: " + e.Reason
 	}
 	return answer, err
 }

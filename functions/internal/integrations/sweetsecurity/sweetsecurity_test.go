@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func newClient(t *testing.T, url string, key secret.Source, log *slog.Logger) *Client {
 	t.Helper()
-	c, err := New(Config{Endpoint: url, APIKey: key, Timeout: 5 * time.Second, MaxConns: 20, Log: log, Meter: metricnoop.Meter{}})
+	c, err := New(Config{Endpoint: url, APIKey: key, Timeout: 5 * time.Second, MaxConns: 20, UserAgent: "apss-functions/test", Log: log, Meter: metricnoop.Meter{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,44 +77,112 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestRequest holds what goes over the wire against testdata/batch.http.
-func TestRequest(t *testing.T) {
-	var got bytes.Buffer
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		r.Host = "sweet.example"
-		r.Header.Write(&got)
-		got.WriteString("\n")
-		got.Write(body)
-		got.WriteString("\n")
-		if int64(len(body)) != r.ContentLength {
-			t.Errorf("got a body of %d bytes, announced %d", len(body), r.ContentLength)
-		}
-		if r.Method != http.MethodPost || r.URL.Path != "/base/api/v1/events/batch" {
-			t.Errorf("got %s %s", r.Method, r.URL)
-		}
-	}))
-	defer server.Close()
+// TestRequests holds what goes over the wire against testdata.
+func TestRequests(t *testing.T) {
 	var events []event.Raw
 	for _, e := range []*event.Event{eventtest.Exec(), eventtest.FileModify(), eventtest.Connect()} {
 		events = append(events, e.AppendJSON(nil))
 	}
-	c := newClient(t, server.URL+"/base/", plain(t, "the-key"), slog.New(slog.DiscardHandler))
-	if err := c.SendEvents(t.Context(), events); err != nil {
-		t.Fatal(err)
+	for _, tt := range []struct {
+		golden, path string
+		send         func(*Client) error
+	}{
+		{"batch.http", "/base/api/v1/events/batch", func(c *Client) error { return c.SendEvents(t.Context(), events) }},
+		{"alert.http", "/base/api/v1/alerts", func(c *Client) error { return c.SendAlert(t.Context(), eventtest.Alert()) }},
+	} {
+		t.Run(tt.golden, func(t *testing.T) {
+			var got bytes.Buffer
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				r.Host = "sweet.example"
+				r.Header.Write(&got)
+				got.WriteString("\n")
+				got.Write(body)
+				got.WriteString("\n")
+				if int64(len(body)) != r.ContentLength {
+					t.Errorf("got a body of %d bytes, announced %d", len(body), r.ContentLength)
+				}
+				if r.Method != http.MethodPost || r.URL.Path != tt.path {
+					t.Errorf("got %s %s", r.Method, r.URL)
+				}
+			}))
+			defer server.Close()
+			if err := tt.send(newClient(t, server.URL+"/base/", plain(t, "the-key"), slog.New(slog.DiscardHandler))); err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", tt.golden)
+			if *update {
+				if err := os.WriteFile(golden, got.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got.String()); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
 	}
-	golden := filepath.Join("testdata", "batch.http")
-	if *update {
-		if err := os.WriteFile(golden, got.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
+}
+
+func TestAlertAnswers(t *testing.T) {
+	a := eventtest.Alert()
+	tests := []struct {
+		name   string
+		status int
+		body   string
+		want   *outcome.Error
+	}{
+		{"accepted", 200, `{}`, nil},
+		{"unreadable", 200, `<html>`, nil},
+		{"another rejected", 200, `{"rejected":[{"id":"x","reason":"no"}]}`, nil},
+		{"rejected", 202, `{"rejected":[{"id":"` + a.ID + `","reason":"the-key is odd"}]}`,
+			&outcome.Error{Class: outcome.Permanent, Status: 202, Reason: "rejected: [redacted] is odd"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			}))
+			defer server.Close()
+			err := newClient(t, server.URL, plain(t, "the-key"), slog.New(slog.DiscardHandler)).SendAlert(t.Context(), a)
+			if diff := cmp.Diff(tt.want, outcome.From(err)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSettings(t *testing.T) {
+	key := integration.Secret{Source: plain(t, "the-key")}
+	tests := []struct {
+		name     string
+		settings settings
+		want     []string
+	}{
+		{"good", settings{Endpoint: "https://sweet.example", APIKey: key}, nil},
+		{"in the clear, allowed", settings{Endpoint: "http://sweet.example", AllowHTTP: true, APIKey: key}, nil},
+		{"nothing", settings{}, []string{"endpoint: is required", "api_key: is required"}},
+		{"in the clear", settings{Endpoint: "http://sweet.example", APIKey: key}, []string{"endpoint: the endpoint on sweet.example must be https"}},
+	}
+	for _, tt := range tests {
+		err := tt.settings.Validate()
+		if (err != nil) != (tt.want != nil) {
+			t.Errorf("%s: got %v", tt.name, err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("request (-want +got):\n%s", diff)
+		for _, want := range tt.want {
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want it to say %q", tt.name, err, want)
+			}
+		}
+		if err == nil {
+			if _, err := tt.settings.New(integration.Env{Log: slog.New(slog.DiscardHandler), Meter: metricnoop.Meter{}, Timeout: time.Second, MaxConns: 1}); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		}
 	}
 }
 
