@@ -16,6 +16,7 @@ id: R-1
 name: shell
 description: Someone is in.
 references: [https://attack.mitre.org/techniques/T1059/004/]
+falsepositives: [A test.]
 tags: [attack.execution, attack.t1059.004]
 logsource: {category: process_creation}
 detection: {s: {process.name: bash}, condition: s}
@@ -54,7 +55,8 @@ func TestAlert(t *testing.T) {
 		Event: first,
 		Metadata: event.AlertMetadata{
 			Source: "apss", RecommendedActions: []string{"Isolate the pod."},
-			References: []string{"https://attack.mitre.org/techniques/T1059/004/"},
+			References:     []string{"https://attack.mitre.org/techniques/T1059/004/"},
+			FalsePositives: []string{"A test."},
 		},
 	}
 	if diff := cmp.Diff(want, alerts[0], cmpopts.IgnoreFields(event.Alert{}, "ID")); diff != "" {
@@ -71,6 +73,34 @@ func TestAlert(t *testing.T) {
 	for _, a := range alerts {
 		if err := a.Validate(); err != nil {
 			t.Errorf("%s: %v", a.RuleID, err)
+		}
+	}
+}
+
+// What is one incident in two processes has one fingerprint, though its correlation counts each process by itself.
+func TestFingerprintOfACorrelationHasNoPid(t *testing.T) {
+	for _, name := range []string{"process.pid", "ProcessId", "process.ppid", "ParentProcessId", "process.session_id"} {
+		set := compile(t, Options{}, `title: Shell
+id: R-1
+logsource: {category: process_creation}
+detection: {s: {process.name: bash}, condition: s}
+---
+title: Shells
+id: R-2
+correlation: {type: event_count, rules: [R-1], group-by: [process.exe, `+name+`], timespan: 1m, condition: {gte: 1}}
+`)
+		matcher, correlator := set.NewMatcher(), set.NewCorrelator(CorrelatorOptions{})
+		var prints []string
+		for pid := range int32(2) {
+			e := eventtest.Exec()
+			e.Process.PID, e.Process.PPID, e.Process.SessionID = 100+pid, 200+pid, 300+uint32(pid)
+			for _, c := range correlator.Add(e.Timestamp, e, matcher.Match(e, nil), nil) {
+				prints = append(prints, c.Alert(e).Fingerprint)
+			}
+		}
+		want := event.Fingerprint("R-2", eventtest.Exec(), "/bin/bash")
+		if diff := cmp.Diff([]string{want, want}, prints); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

@@ -22,6 +22,8 @@ type Set struct {
 	engines      map[event.Type]*engine
 	correlations []*correlator // in the order they feed each other
 	silent       map[*Rule]bool
+	filters      map[*Rule][]*Rule // by the detection that they are for
+	parts        map[*Rule][]*Rule // what correlations refer to
 	size         sizes
 }
 
@@ -35,17 +37,19 @@ func Compile(rules []*Rule, o Options) (*Set, []*Error) {
 		placeholders: func(name string) ([]string, bool) { v, ok := o.Placeholders[name]; return v, ok },
 		named:        map[string]*Rule{},
 		trees:        map[*Rule]*node{},
+		excluded:     map[*Rule]*node{},
+		filters:      map[*Rule][]*Rule{},
 	}
 	c.register(rules)
 	c.lower()
-	c.filter()
-	s := &Set{engines: map[event.Type]*engine{}}
+	c.exclude()
+	s := &Set{engines: map[event.Type]*engine{}, filters: c.filters, parts: map[*Rule][]*Rule{}}
 	for _, r := range c.rules {
 		if r.Kind == Detection && c.trees[r] != nil {
 			s.rules = append(s.rules, r)
 		}
 	}
-	s.buildEngines(c.trees)
+	c.buildEngines(s)
 	c.correlate(s)
 	return s, c.errs
 }
@@ -78,14 +82,36 @@ func (s *Set) Rules() []*Rule {
 	return out
 }
 
+// Exceptions returns the filters and exceptions that keep the rule from matching, also those that have expired: of a
+// correlation, those of the rules it refers to.
+func (s *Set) Exceptions(r *Rule) []*Rule {
+	if r.Kind != Correlation {
+		return slices.Clone(s.filters[r])
+	}
+	var out []*Rule
+	for _, part := range s.parts[r] {
+		for _, f := range s.Exceptions(part) {
+			if !slices.Contains(out, f) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
 // Blind returns the detection rules that compiled but ask for what no sensor here can fill, so can never match.
 func (s *Set) Blind() []*Rule { return slices.Clone(s.blind) }
+
+// Silent reports whether r makes no alerts of its own because it only feeds a correlation rule of its file.
+func (s *Set) Silent(r *Rule) bool { return s.silent[r] }
 
 type compiler struct {
 	placeholders func(string) ([]string, bool)
 	rules        []*Rule
-	named        map[string]*Rule // by id and by name
-	trees        map[*Rule]*node  // of detections
+	named        map[string]*Rule  // by id and by name
+	trees        map[*Rule]*node   // of detections
+	excluded     map[*Rule]*node   // what filters exclude
+	filters      map[*Rule][]*Rule // by the detection that they are for
 	errs         []*Error
 }
 
@@ -128,68 +154,26 @@ func (c *compiler) lower() {
 	}
 }
 
-// filter takes from every rule what filters exclude.
-func (c *compiler) filter() {
-	for _, f := range c.rules {
-		tree := c.trees[f]
-		if f.Kind != Filter || tree == nil {
-			continue
-		}
-		delete(c.trees, f)
-		exclude := exclusion(tree)
-		targets := f.targets
-		if targets == nil {
-			for _, r := range c.rules {
-				if r.Kind == Detection && f.source.covers(r.source) {
-					targets = append(targets, r.ID)
-				}
-			}
-		}
-		for _, name := range targets {
-			r, ok := c.named[name]
-			switch {
-			case !ok:
-				c.fault(f, faultf(f.Line, "use the rule's id or name", "the filter names rule %q, which is not there", name))
-			case r.Kind != Detection:
-				c.fault(f, faultf(f.Line, "filter the rules it refers to", "the filter names %q, which is a %s", name, r.Kind))
-			case !f.source.covers(r.source):
-				c.fault(f, faultf(f.Line, "give the filter the rule's logsource", "the filter's logsource has no event that rule %q is about", name))
-			case c.trees[r] != nil:
-				c.trees[r] = join(opAnd, []*node{c.trees[r], negate(exclude)})
-			}
-		}
-	}
-}
-
-// exclusion is what a filter excludes. The specification's filters state it ("condition: selection"), the reference
-// implementation's state what is kept ("condition: not selection"). They are told apart by form: a condition made only of
-// negations states what is kept, for nobody writes a filter to exclude all but a few.
-func exclusion(tree *node) *node {
-	kept := []*node{tree}
-	if tree.op == opAnd {
-		kept = tree.kids
-	}
-	if slices.ContainsFunc(kept, func(n *node) bool { return n.op != opNot }) {
-		return tree
-	}
-	return negate(tree)
-}
-
 // buildEngines compiles, for every type of event, the rules that can match it.
-func (s *Set) buildEngines(trees map[*Rule]*node) {
+func (c *compiler) buildEngines(s *Set) {
 	byType := map[event.Type][]typedRule{}
 	live := s.rules[:0]
 	for _, r := range s.rules {
-		alive := false
+		able, alive := false, false
 		for _, t := range r.source.types {
-			if tree := trees[r].simplify(fixedBy(t)); tree.op != opFalse {
+			tree := c.trees[r].simplify(fixedBy(t))
+			if tree.op == opFalse {
+				continue
+			}
+			able = true
+			if exclusions, off := c.exclusionsOf(r, t); !off {
 				alive = true
-				byType[t] = append(byType[t], typedRule{r, tree})
+				byType[t] = append(byType[t], typedRule{r, tree, exclusions})
 			}
 		}
 		if alive {
 			live = append(live, r)
-		} else {
+		} else if !able {
 			s.blind = append(s.blind, r)
 		}
 	}
@@ -205,8 +189,9 @@ func (s *Set) buildEngines(trees map[*Rule]*node) {
 }
 
 type typedRule struct {
-	rule *Rule
-	tree *node
+	rule       *Rule
+	tree       *node
+	exclusions []typedRule // filters
 }
 
 // correlate orders the correlation rules so that each comes after those it refers to, and resolves what they name.
@@ -249,6 +234,7 @@ func (c *compiler) correlate(s *Set) {
 			return err
 		}
 		state[r] = done
+		s.parts[r] = built.targets
 		s.correlations = append(s.correlations, built)
 		return nil
 	}

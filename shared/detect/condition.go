@@ -28,7 +28,7 @@ func parseCondition(line int, text string, names []string, tree func(string) (*n
 			"condition %q aggregates with a pipe, which Sigma has given up", text)
 	}
 	c := &condition{line: line, names: names, tree: tree}
-	spaced := strings.NewReplacer("(", " ( ", ")", " ) ").Replace(text)
+	spaced := strings.ReplaceAll(strings.ReplaceAll(text, "(", " ( "), ")", " ) ")
 	c.tokens = strings.Fields(spaced)
 	if len(c.tokens) == 0 {
 		return nil, faultf(line, "name the search identifiers that make a match", "the condition is empty")

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/apss-sensor/apss/shared/event"
+	"github.com/apss-sensor/apss/shared/event/eventtest"
 )
 
 // rule wraps a detection section in a process_creation rule.
@@ -40,16 +41,17 @@ func ids(set *Set, e *event.Event) []string {
 	return out
 }
 
+// exec is a service's child, outside of pods.
 func exec(exe, cmdline string) *event.Event {
-	return &event.Event{
-		ID: event.NewID(), Type: event.ProcessExec, Timestamp: time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC),
-		Process: &event.Process{
-			PID: 7, PPID: 1, Exe: exe, Cmdline: cmdline, Args: strings.Fields(cmdline), UID: 0, LoginUID: event.UnknownID,
-			User: "root", Capture: event.CaptureFull, Parent: &event.Ancestor{PID: 1, Exe: "/usr/sbin/nginx"},
-			Ancestors: []event.Ancestor{{PID: 0, Exe: "/sbin/init"}, {PID: 0, Exe: "/pause"}},
-		},
-		Metadata: map[string]any{"score": 7.5, "labels": []any{"blue", "Green"}, "time": "2026-01-02T03:04:05Z", "deep": map[string]any{"er": "x"}},
-	}
+	e := eventtest.Exec()
+	e.Timestamp = time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC)
+	e.PodName, e.PodNamespace, e.Workload, e.Container, e.Rules = "", "", "", nil, nil
+	e.Metadata = map[string]any{"score": 7.5, "labels": []any{"blue", "Green"}, "time": "2026-01-02T03:04:05Z", "deep": map[string]any{"er": "x"}}
+	p := e.Process
+	p.PID, p.Exe, p.Cmdline, p.Args, p.Cwd = 7, exe, cmdline, strings.Fields(cmdline), ""
+	p.Parent = &event.Ancestor{PID: 1, Exe: "/usr/sbin/nginx"}
+	p.Ancestors = []event.Ancestor{{PID: 0, Exe: "/sbin/init"}, {PID: 0, Exe: "/pause"}}
+	return e
 }
 
 func TestSemantics(t *testing.T) {
@@ -196,7 +198,8 @@ func TestNetworkFields(t *testing.T) {
 	}
 	for _, test := range tests {
 		doc := "title: r\nlogsource: {category: network_connection, product: linux}\ndetection:\n  s: {" + test.selection + "}\n  condition: s\n"
-		e := &event.Event{Type: event.NetworkConnect, Network: &test.event}
+		e := eventtest.Connect()
+		e.Network = &test.event
 		if got := len(ids(compile(t, Options{}, doc), e)) > 0; got != test.want {
 			t.Errorf("%s of %+v: got %v want %v", test.selection, test.event, got, test.want)
 		}
@@ -226,10 +229,10 @@ func TestProgramNames(t *testing.T) {
 	for _, test := range tests {
 		cmdline := strings.Join(test.args, " ")
 		for _, field := range []string{"process.name", "process.parent.name", "process.ancestors.name"} {
-			e := &event.Event{Type: event.ProcessExec, Process: &event.Process{
-				Exe: test.exe, Args: test.args, Parent: &event.Ancestor{Exe: test.exe, Cmdline: cmdline},
-				Ancestors: []event.Ancestor{{Exe: test.exe, Cmdline: cmdline}},
-			}}
+			e := eventtest.Exec()
+			e.Process.Exe, e.Process.Args = test.exe, test.args
+			e.Process.Parent = &event.Ancestor{Exe: test.exe, Cmdline: cmdline}
+			e.Process.Ancestors = []event.Ancestor{{Exe: test.exe, Cmdline: cmdline}}
 			f, _ := fieldNamed(field)
 			var v values
 			f.load(e, &v)
@@ -331,7 +334,8 @@ func TestAuditd(t *testing.T) {
 	doc := func(selection string) string {
 		return "title: r\nlogsource: {product: linux, service: auditd}\ndetection:\n  s: " + selection + "\n  condition: s\n"
 	}
-	touch := &event.Event{Type: event.FileCreate, File: &event.File{Path: "/etc/audit/x"}}
+	touch := eventtest.FileModify()
+	touch.Type, touch.File.Path = event.FileCreate, "/etc/audit/x"
 	tests := []struct {
 		selection string
 		event     *event.Event

@@ -2,7 +2,6 @@ package detect
 
 import (
 	"math/rand/v2"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,15 +9,11 @@ import (
 	"github.com/apss-sensor/apss/shared/event"
 )
 
-// differ compiles generated rules and compares the engine with the naive evaluator over generated events. It returns how
+// differ compiles generated rules, filters and exceptions and compares the engine with the naive evaluator over generated events. It returns how
 // many matches there were.
 func differ(t *testing.T, s *source, rules, events int) int {
 	t.Helper()
-	var docs []string
-	for i := range rules {
-		docs = append(docs, s.rule(i))
-	}
-	file := strings.Join(docs, "---\n")
+	file := s.rules(rules)
 	parsed, errs := Parse("generated.yml", []byte(file))
 	for _, err := range errs {
 		t.Fatalf("a generated rule does not parse: %v\n%s", err, file)

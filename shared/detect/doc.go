@@ -1,6 +1,6 @@
 // Package detect compiles Sigma rules and matches events against them, where the events are born.
 //
-// [Parse] reads Sigma 2.1 documents: rules, correlation rules, filters, and Sigma 1's collections. [Compile] makes a [Set]
+// [Parse] reads Sigma 2.1 documents: rules, correlation rules, filters, and Sigma 1's collections; and exceptions. [Compile] makes a [Set]
 // of any number of them, once; a [Matcher] evaluates the set for one event after another; a [Correlator] takes the
 // matches and evaluates the correlation rules.
 //
@@ -39,7 +39,8 @@
 //   - Keywords are found anywhere in the texts of process, file, network, container, pod, workload and metadata.
 //   - Regular expressions are RE2, found anywhere in the value, and mind case.
 //   - windash varies the dash that starts a word, as the reference implementation does.
-//   - A filter's condition states what is excluded, or, made only of negations, what is kept.
+//   - A filter's condition states what is excluded, or, made only of negations, what is kept. One that names a correlation
+//     is for the rules that exist only to feed it.
 //   - "N of" takes any N that can be.
 //   - A correlation's window slides and a match uses it up; see [Correlator]. Rules of the correlation's own file make no
 //     alerts of their own unless it says generate: true; those of other files do.
@@ -52,6 +53,23 @@
 //	apss:
 //	    actions: [Isolate the pod, Rotate the service account's token]
 //	    group-by: [process.exe]
+//
+// # Exceptions
+//
+// What a rule should not say is said beside it, by Sigma's filters or, more simply, by a document that is a list:
+//
+//	exceptions:
+//	  - rules: [APSS-038]
+//	    namespaces: [vault]
+//	    exes: [/usr/bin/curl]
+//	    expires: 2027-06-30
+//	    reason: The agent's start script logs in with curl.
+//
+// An exception holds for the rules it names by id or name (or any), for an event that fits every place it names:
+// namespaces, workloads (Kind/name), images, exes (the process's), paths (the file's), addresses (the other side's). One
+// value of each is enough. They mind case; * stands for anything but a slash, ** for anything, ? for one character. After
+// the day it expires, by the events' time, it holds no more. everywhere: true, instead of places, switches the rules off.
+// Filters and exceptions are asked only of rules that match: other events do not pay for them.
 //
 // # Limits
 //

@@ -5,7 +5,8 @@ import "slices"
 // engine is the rules of one type of event, compiled. Rules ask tests; every distinct test exists once, as a key or as a
 // lazy. A key is a literal of a field that the index finds in one pass over the field; a lazy is decided when a rule asks
 // for it, once per event. Of every rule the engine knows keys of which at least one is found whenever the rule is true,
-// and leaves the rule alone when none is; rules without such keys are always evaluated.
+// and leaves the rule alone when none is; rules without such keys are always evaluated. What filters and exceptions
+// exclude is asked last, of rules that match.
 type engine struct {
 	rules  []*Rule
 	groups [][]int // per rule, the slots of its grouping fields
@@ -73,12 +74,13 @@ func newEngine(rules []typedRule) *engine {
 		e.rules = append(e.rules, r.rule)
 		codes[i] = b.code(r.tree, i)
 	}
+	accepting := b.exclusions(rules)
 	e.always = make([]uint64, words64(len(rules)))
 	triggers := make([][]uint32, len(b.order))
 	for i, c := range codes {
-		start := accept
+		start := accepting[i]
 		if c != nil {
-			start = e.program(c, accept, reject)
+			start = e.program(c, start, reject)
 		}
 		e.entry = append(e.entry, start)
 		need := b.necessary(c)
@@ -110,6 +112,38 @@ func newEngine(rules []typedRule) *engine {
 		e.groups = append(e.groups, group)
 	}
 	return e
+}
+
+// late stands for a rule in the code of exclusions: they are asked only of rules that match, so the index has nothing of
+// them and events that match nothing pay nothing for them.
+const late = -1
+
+// exclusions programs what keeps rules from matching and returns, by rule, where to go on when all else holds. Rules with
+// the same exclusions share their program.
+func (b *builder) exclusions(rules []typedRule) []int32 {
+	type chain struct {
+		filter *Rule
+		next   int32
+	}
+	made := map[chain]int32{}
+	codes := map[*Rule]*code{}
+	out := make([]int32, len(rules))
+	for i, r := range rules {
+		out[i] = accept
+		for _, x := range slices.Backward(r.exclusions) {
+			link := chain{x.rule, out[i]}
+			start, ok := made[link]
+			if !ok {
+				if codes[x.rule] == nil {
+					codes[x.rule] = b.code(x.tree, late)
+				}
+				start = b.e.program(codes[x.rule], reject, out[i])
+				made[link] = start
+			}
+			out[i] = start
+		}
+	}
+	return out
 }
 
 func words64(bits int) int { return (bits + 63) / 64 }
@@ -164,7 +198,7 @@ func (b *builder) code(n *node, rule int) *code {
 	}
 	t := newTest(n.leaf)
 	slot := b.slot(n.leaf.field)
-	if t.isKey() {
+	if t.isKey() && rule != late {
 		c.at = b.key(keyID{slot, t.kind, t.text}, rule)
 		c.cost = 1
 		return c
@@ -181,6 +215,9 @@ func (b *builder) code(n *node, rule int) *code {
 		b.e.lazies = append(b.e.lazies, lazy)
 	}
 	c.at, c.cost = ^at, 1+t.cost()
+	if rule == late {
+		return c
+	}
 	for _, l := range impliedLiterals(t) {
 		c.implied = append(c.implied, b.key(keyID{slot, l.kind, l.text}, rule))
 	}

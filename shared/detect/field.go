@@ -197,7 +197,7 @@ var contractFields = map[string]func(*event.Event, *values){
 	"pod_name":      func(e *event.Event, v *values) { v.text(e.PodName) },
 	"pod_namespace": func(e *event.Event, v *values) { v.text(e.PodNamespace) },
 	"workload":      func(e *event.Event, v *values) { v.text(e.Workload) },
-	"rules":         func(e *event.Event, v *values) { v.any(e.Rules) },
+	"rules":         func(e *event.Event, v *values) { v.strings(e.Rules) },
 
 	"container.id":    container(func(c *event.Container, v *values) { v.text(c.ID) }),
 	"container.name":  container(func(c *event.Container, v *values) { v.text(c.Name) }),
@@ -208,7 +208,7 @@ var contractFields = map[string]func(*event.Event, *values){
 	"process.exe":         process(func(p *event.Process, v *values) { v.text(p.Exe) }),
 	"process.name":        process(func(p *event.Process, v *values) { program(p.Exe, at(p.Args, 0), at(p.Args, 1), v) }),
 	"process.cmdline":     process(func(p *event.Process, v *values) { v.text(p.Cmdline) }),
-	"process.args":        process(func(p *event.Process, v *values) { v.any(p.Args) }),
+	"process.args":        process(func(p *event.Process, v *values) { v.strings(p.Args) }),
 	"process.cwd":         process(func(p *event.Process, v *values) { v.text(p.Cwd) }),
 	"process.uid":         process(func(p *event.Process, v *values) { id(p.UID, v) }),
 	"process.user":        process(func(p *event.Process, v *values) { v.text(p.User) }),

@@ -2,6 +2,8 @@ package detect
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,17 +69,63 @@ var numberFields = map[string][]string{
 	"auditd":             {"uid", "pid", "ses"},
 }
 
-// rule writes a rule as YAML. It is always valid.
-func (s *source) rule(id int) string {
-	category := pick(s, "process_creation", "process_creation", "file_event", "network_connection", "auditd")
+// rules writes n rules, and filters and exceptions for them, as YAML. They are always valid.
+func (s *source) rules(n int) string {
+	var docs []string
+	var of []string // the rules' categories
+	for i := range n {
+		of = append(of, pick(s, "process_creation", "process_creation", "file_event", "network_connection", "auditd"))
+		docs = append(docs, s.rule(fmt.Sprintf("r%d", i), of[i], "detection"))
+	}
+	for i := range s.n(4) {
+		about := s.n(n)
+		targets := pick(s, "any", fmt.Sprintf("[r%d]", about))
+		if s.chance(50) {
+			docs = append(docs, s.rule(fmt.Sprintf("f%d", i), of[about], "filter")+"    rules: "+targets+"\n")
+		} else {
+			docs = append(docs, "exceptions:\n    - rules: "+targets+"\n      reason: x\n"+s.places(of[about]))
+		}
+	}
+	return strings.Join(docs, "---\n")
+}
+
+// places writes where an exception holds.
+func (s *source) places(category string) string {
+	keys := map[string][]string{
+		"namespaces": {"a", "bash", "'*'", "'b*'", "'?'"}, "workloads": {"a/b", "'*/*'", "'?/b*'"}, "images": {"a:1", "'a:*'", "'**'", "'*'"},
+		"exes": {"/bin/bash", "'/bin/*'", "/tmp/?", "'/**'", "/bin/BASH"},
+	}
+	switch category {
+	case "file_event", "auditd":
+		keys["paths"] = keys["exes"]
+	case "network_connection":
+		keys["addresses"] = []string{"10.0.0.1", "10.0.0.0/8", "'::ffff:10.1.2.3'", "fc00::/7"}
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "title: r%d\nid: r%d\nlogsource:\n    ", id, id)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if s.chance(30) {
+			fmt.Fprintf(&b, "      %s: [%s, %s]\n", key, pick(s, keys[key]...), pick(s, keys[key]...))
+		}
+	}
+	if b.Len() == 0 {
+		b.WriteString("      namespaces: a\n")
+	}
+	if s.chance(30) {
+		fmt.Fprintf(&b, "      expires: 202%d-06-30\n", s.n(9))
+	}
+	return b.String()
+}
+
+// rule writes a rule or filter; section is its key.
+func (s *source) rule(id, category, section string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "title: %s\nid: %s\nlogsource:\n    ", id, id)
 	if category == "auditd" {
 		b.WriteString("service: auditd\n")
 	} else {
 		fmt.Fprintf(&b, "category: %s\n", category)
 	}
-	b.WriteString("detection:\n")
+	b.WriteString(section + ":\n")
 	names := []string{"sel_a", "sel_b", "flt_a", "flt_b"}[:1+s.n(4)]
 	for _, name := range names {
 		fmt.Fprintf(&b, "    %s:\n", name)
@@ -183,7 +231,7 @@ func (s *source) event() *event.Event {
 	e := &event.Event{
 		ID: "0", Timestamp: time.Date(2020+s.n(8), time.Month(1+s.n(12)), 1+s.n(28), s.n(24), s.n(60), 0, 0, time.UTC),
 		Type:    pick(s, event.ProcessExec, event.ProcessExec, event.FileCreate, event.FileModify, event.FileDelete, event.NetworkConnect, event.ProcessExit),
-		PodName: s.word(),
+		PodName: s.word(), PodNamespace: pick(s, "", "a", "bash", s.word()), Workload: pick(s, "", "a/b", "a/"+s.word()),
 	}
 	if s.chance(80) || e.Type == event.ProcessExec {
 		e.Process = &event.Process{
@@ -216,7 +264,7 @@ func (s *source) event() *event.Event {
 		e.Metadata = map[string]any{"note": s.word(), "count": pick[any](s, 10, 4444.0, "10", true, []string{s.word(), "10"}), "a": map[string]any{"b": s.word()}}
 	}
 	if s.chance(20) {
-		e.Container = &event.Container{Image: s.word()}
+		e.Container = &event.Container{Image: pick(s, "a:1", s.word())}
 	}
 	return e
 }

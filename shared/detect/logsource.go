@@ -91,10 +91,14 @@ func (s *logsource) field(line int, name string) (*field, error) {
 		return &field{name: name}, nil
 	}
 	instead := "use a name of Sigma's taxonomy (Image, CommandLine, TargetFilename, DestinationIp, ...) or of the event's JSON (process.exe, metadata.KEY, ...)"
+	least := 3
 	for _, known := range slices.Concat(slices.Sorted(maps.Keys(s.names)), slices.Sorted(maps.Keys(contractFields))) {
-		if strings.EqualFold(known, name) || strings.HasSuffix(known, "."+strings.ToLower(name)) {
-			instead = "did you mean " + known + "?"
-			break
+		off := distance(strings.ToLower(known), strings.ToLower(name))
+		if strings.HasSuffix(known, "."+strings.ToLower(name)) {
+			off = 1
+		}
+		if off < min(least, len(name)/2+1) {
+			least, instead = off, "did you mean "+known+"?"
 		}
 	}
 	return nil, faultf(line, instead, "field %q is unknown", name)

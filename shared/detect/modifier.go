@@ -267,16 +267,14 @@ func (it *item) leaf(l leaf, v scalar, p pattern, source *logsource, m modifiers
 		if !isText || err != nil {
 			return nil, faultf(v.line, "write 10.0.0.0/8 or fc00::/7, for instance", "%q is not a network", text)
 		}
-		if network.Addr().Is4In6() && network.Bits() >= 96 { // values are compared unmapped
-			network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
-		}
-		l.network = network.Masked()
+		l.network = unmapped(network)
 	case leafCompare:
 		bound, ok := parseNumber(text)
 		if !ok || v.tag == "!!str" && m.unit == noUnit && strings.TrimSpace(v.text) != v.text {
 			return nil, faultf(v.line, "write a decimal number", "%s takes %q, which is not a number", m.kindWord, v.text)
 		}
 		l.compare = comparison{op: m.compare, bound: bound}
+	case leafBefore: // no modifier makes it
 	case leafRef:
 		ref, err := source.field(v.line, v.text)
 		if err != nil {

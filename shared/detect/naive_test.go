@@ -34,11 +34,25 @@ func (n *naive) match(e *event.Event) []string {
 	view := viewOf(e)
 	var ids []string
 	for _, r := range n.rules {
-		if slices.Contains(r.source.types, e.Type) && view.holds(n.trees[r]) {
+		if r.Kind == Detection && slices.Contains(r.source.types, e.Type) && view.holds(n.trees[r]) && !n.excluded(r, e, view) {
 			ids = append(ids, r.ID)
 		}
 	}
 	return ids
+}
+
+// excluded reports whether a filter or an exception keeps r from matching e.
+func (n *naive) excluded(r *Rule, e *event.Event, view view) bool {
+	return slices.ContainsFunc(n.rules, func(f *Rule) bool {
+		if f.Kind != Filter || f.targets != nil && !slices.Contains(f.targets, r.ID) || !slices.Contains(f.source.types, e.Type) {
+			return false
+		}
+		tree := n.trees[f]
+		if !f.exception {
+			tree = exclusion(tree)
+		}
+		return view.holds(tree)
+	})
 }
 
 // view is an event as its JSON.
@@ -107,6 +121,9 @@ func (v view) leaf(l *leaf) bool {
 			f, err := strconv.ParseFloat(s, 64)
 			b := l.compare.bound.float
 			return err == nil && map[string]bool{"lt": f < b, "lte": f <= b, "gt": f > b, "gte": f >= b, "": f == b}[l.compare.op]
+		case leafBefore:
+			at, err := time.Parse(time.RFC3339, s)
+			return err == nil && at.Before(l.before)
 		case leafRef:
 			return slices.ContainsFunc(v.values(l.ref), func(t string) bool {
 				p := plain(t)

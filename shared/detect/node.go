@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"time"
 )
 
 // op is what a node does with its kids.
@@ -36,6 +37,7 @@ const (
 	leafNetwork                 // an address of the network
 	leafCompare                 // a number by comparison
 	leafRef                     // another field's value
+	leafBefore                  // a time before another
 )
 
 type leaf struct {
@@ -47,6 +49,7 @@ type leaf struct {
 	network netip.Prefix
 	compare comparison
 	unit    timeUnit // for compare: the part of a time that is compared; noUnit compares the value
+	before  time.Time
 	ref     *field
 	refAt   anchor
 }

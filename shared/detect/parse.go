@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -17,8 +18,8 @@ type document struct {
 	root        *yaml.Node
 }
 
-// Parse reads all documents of one file: rules, correlation rules, filters, and the collections of Sigma 1
-// (action: global, reset, repeat). A document with faults is left out and every fault of it reported; the others are
+// Parse reads all documents of one file: rules, correlation rules, filters, exceptions, and the collections of
+// Sigma 1 (action: global, reset, repeat). A document with faults is left out and every fault of it reported; the others are
 // returned. What is returned may still meet faults in [Compile]: references to rules that are not there, and
 // placeholders without values.
 func Parse(name string, data []byte) ([]*Rule, []*Error) {
@@ -28,11 +29,10 @@ func Parse(name string, data []byte) ([]*Rule, []*Error) {
 	var rules []*Rule
 	var errs []*Error
 	var global, last *yaml.Node
-	for _, c := range split(data) {
-		doc := &document{file: name, line: c.line}
-		root, err := c.root()
-		if err != nil {
-			errs = append(errs, doc.faults(err)...)
+	for c := range roots(split(data)) {
+		doc, root := &document{file: name, line: c.line}, c.root
+		if c.err != nil {
+			errs = append(errs, doc.faults(c.err)...)
 			continue
 		}
 		if root == nil || root.Tag == "!!null" {
@@ -69,6 +69,11 @@ func Parse(name string, data []byte) ([]*Rule, []*Error) {
 		last = body
 		doc.root = body
 		doc.title, _ = word(body, "title")
+		if get(body, "exceptions") != nil {
+			some, faults := doc.exceptions()
+			rules, errs, doc.root = append(rules, some...), append(errs, faults...), nil
+			continue
+		}
 		rule, err := doc.rule()
 		doc.root = nil // the rule keeps its document for later errors
 		if err != nil {
@@ -203,11 +208,19 @@ func filterTargets(filter *yaml.Node) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := get(filter, "rules"); n != nil && n.Kind == yaml.ScalarNode && n.Value == "any" {
-		return nil, nil
-	}
 	if len(targets) == 0 {
 		return nil, faultf(filter.Line, "list ids or names below rules, or write rules: any", "the filter names no rules")
+	}
+	line := get(filter, "rules").Line
+	for i, name := range targets {
+		switch {
+		case name == "any" && len(targets) > 1:
+			return nil, faultf(line, "write rules: any, or name rules", "the filter is for any rule and for rules by name")
+		case slices.Contains(targets[:i], name):
+			return nil, faultf(line, "name it once", "the filter names rule %q twice", name)
+		case name == "any":
+			return nil, nil
+		}
 	}
 	return targets, nil
 }

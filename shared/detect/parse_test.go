@@ -234,6 +234,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(fullRule))
 	f.Add([]byte("title: c\ncorrelation:\n  type: value_count\n  rules: [a, b]\n  group-by: [Image]\n  timespan: 5m\n  aliases: {x: {a: Image}}\n  condition: {field: User, gte: 3}\n"))
 	f.Add([]byte("title: f\nlogsource: {category: process_creation}\nfilter:\n  rules: any\n  s: {User|startswith: adm_}\n  condition: not s\n"))
+	f.Add([]byte("exceptions:\n  - rules: any\n    namespaces: [a, 'b*']\n    exes: ['/opt/**/x?', '/\\*']\n    images: 'r/x:*'\n    expires: 2027-01-31\n    reason: y\n  - {rules: [f], everywhere: true, addresses: '::1', reason: z}\n"))
 	f.Add([]byte("action: global\nlevel: low\n---\na: &a [1, 0x10, ~]\ntitle: *a\n---\naction: repeat\n"))
 	f.Add([]byte(rule("r", "s: {Image|base64offset|contains: x, '|all': [a, b], ProcessId|gte: 1.5, UtcTime|hour: 3}\nt: [{User: null}, {Image|windash|re: x}]\ncondition: [s, 1 of t*]")))
 	f.Fuzz(func(t *testing.T, data []byte) {

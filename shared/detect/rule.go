@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -58,12 +59,19 @@ type Rule struct {
 	// values belong to an incident's fingerprint.
 	Actions, GroupBy []string
 
+	// Expires is when an exception ends to hold for events; zero is never.
+	Expires time.Time
+
+	exception   bool // a filter in its simple form
 	source      *logsource
 	detection   *detection
 	correlation *correlation
 	targets     []string // of a filter: ids or names; nil is every rule
 	doc         *document
 }
+
+// Expired reports whether the document is an exception that holds no more.
+func (r *Rule) Expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
 
 // Technique is the first of Techniques, or empty.
 func (r *Rule) Technique() string { return first(r.Techniques) }

@@ -91,7 +91,7 @@ func (t *test) cost() int {
 // id is equal for tests that are always equal.
 func (t *test) id() string {
 	l := t.leaf
-	id := fmt.Sprintf("%s\x00%d\x00%t\x00%q\x00%v\x00%v\x00%s", l.field.name, l.kind, l.cased, t.glob, l.network, l.compare, l.unit)
+	id := fmt.Sprintf("%s\x00%d\x00%t\x00%q\x00%v\x00%v\x00%s\x00%d", l.field.name, l.kind, l.cased, t.glob, l.network, l.compare, l.unit, l.before.UnixNano())
 	if l.regexp != nil {
 		id += "\x00" + l.regexp.String()
 	}
@@ -130,6 +130,9 @@ func (t *test) fits(s *slot) bool {
 				return true
 			}
 		}
+	case leafBefore:
+		when, ok := s.timeOf()
+		return ok && when.Before(t.before)
 	case leafRef:
 	}
 	return false

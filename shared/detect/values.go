@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
@@ -35,14 +36,16 @@ func (v *values) text(s string) {
 	}
 }
 
-// own turns what was appended to v.buf since start into a value.
-func (v *values) own(start int) { v.texts = append(v.texts, stringOf(v.buf[start:])) }
+// own makes a value of what was appended to v.buf; buf is v.buf and that.
+func (v *values) own(buf []byte) {
+	start := len(v.buf)
+	v.buf = buf
+	v.texts = append(v.texts, stringOf(buf[start:]))
+}
 
 func (v *values) int(n int64) {
 	v.number, v.isNumber = n, len(v.texts) == 0
-	start := len(v.buf)
-	v.buf = strconv.AppendInt(v.buf, n, 10)
-	v.own(start)
+	v.own(strconv.AppendInt(v.buf, n, 10))
 }
 
 func (v *values) uint(n uint64) {
@@ -50,9 +53,7 @@ func (v *values) uint(n uint64) {
 		v.int(int64(n))
 		return
 	}
-	start := len(v.buf)
-	v.buf = strconv.AppendUint(v.buf, n, 10)
-	v.own(start)
+	v.own(strconv.AppendUint(v.buf, n, 10))
 }
 
 // float writes whole numbers as integers: a number that went through JSON is the same as before.
@@ -61,30 +62,25 @@ func (v *values) float(f float64) {
 		v.int(int64(f))
 		return
 	}
-	start := len(v.buf)
-	v.buf = strconv.AppendFloat(v.buf, f, 'g', -1, 64)
-	v.own(start)
+	v.own(strconv.AppendFloat(v.buf, f, 'g', -1, 64))
 }
 
-func (v *values) bool(b bool) {
-	if b {
-		v.texts = append(v.texts, "true")
-	} else {
-		v.texts = append(v.texts, "false")
-	}
-}
+func (v *values) bool(b bool) { v.texts = append(v.texts, strconv.FormatBool(b)) }
 
 func (v *values) time(t time.Time) {
-	if t.IsZero() {
-		return
+	if !t.IsZero() {
+		v.when = t.UTC()
+		v.own(v.when.AppendFormat(v.buf, "2006-01-02T15:04:05.000000000Z07:00")) // as the contract writes it
 	}
-	v.when = t.UTC()
-	start := len(v.buf)
-	v.buf = v.when.AppendFormat(v.buf, "2006-01-02T15:04:05.000000000Z07:00") // as the contract writes it
-	v.own(start)
 }
 
-// any takes what event.Event.Metadata may hold.
+func (v *values) strings(all []string) {
+	for _, s := range all {
+		v.text(s)
+	}
+}
+
+// any takes what event.Event.Metadata may hold. What it is given goes to the heap.
 func (v *values) any(x any) {
 	switch x := x.(type) {
 	case string:
@@ -93,34 +89,21 @@ func (v *values) any(x any) {
 		v.bool(x)
 	case int:
 		v.int(int64(x))
-	case int8:
-		v.int(int64(x))
-	case int16:
-		v.int(int64(x))
-	case int32:
-		v.int(int64(x))
 	case int64:
 		v.int(x)
-	case uint:
-		v.uint(uint64(x))
-	case uint8:
-		v.uint(uint64(x))
-	case uint16:
-		v.uint(uint64(x))
-	case uint32:
-		v.uint(uint64(x))
 	case uint64:
 		v.uint(x)
-	case float32:
-		v.float(float64(x))
+	case uint:
+		v.uint(uint64(x))
 	case float64:
 		v.float(x)
+	case int8, int16, int32, uint8, uint16, uint32, float32: // a float64 holds every one of them
+		f, _ := strconv.ParseFloat(fmt.Sprint(x), 64)
+		v.float(f)
 	case time.Time:
 		v.time(x)
 	case []string:
-		for _, s := range x {
-			v.text(s)
-		}
+		v.strings(x)
 	case []any:
 		for _, e := range x {
 			if _, nested := e.([]any); !nested {
@@ -154,4 +137,12 @@ func parseAddr(s string) netip.Addr {
 		return netip.Addr{}
 	}
 	return addr.Unmap()
+}
+
+// unmapped is the network as values are compared: in IPv4 where it is of mapped addresses.
+func unmapped(network netip.Prefix) netip.Prefix {
+	if network.Addr().Is4In6() && network.Bits() >= 96 {
+		network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
+	}
+	return network.Masked()
 }

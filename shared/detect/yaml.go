@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -64,6 +68,42 @@ func (c *chunk) root() (*yaml.Node, error) {
 	}
 	c.nodes = maxNodes
 	return c.settle(doc.Content[0], hasAlias(doc.Content[0]))
+}
+
+// read is a chunk parsed.
+type read struct {
+	line int
+	root *yaml.Node
+	err  error
+}
+
+// ahead is how many chunks are parsed before the first of them is used: enough for every processor to have work, and few
+// enough not to hold a large file's YAML in memory.
+const ahead = 64
+
+// roots parses chunks on all processors, for YAML is most of what loading costs, and yields them in their order.
+func roots(chunks []chunk) iter.Seq[read] {
+	return func(yield func(read) bool) {
+		for batch := range slices.Chunk(chunks, ahead) {
+			parsed := make([]read, len(batch))
+			var next atomic.Int64
+			var workers sync.WaitGroup
+			for range min(runtime.GOMAXPROCS(0), len(batch)) {
+				workers.Go(func() {
+					for i := next.Add(1) - 1; int(i) < len(batch); i = next.Add(1) - 1 {
+						root, err := batch[i].root()
+						parsed[i] = read{batch[i].line, root, err}
+					}
+				})
+			}
+			workers.Wait()
+			for _, r := range parsed {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // hasAlias reports whether there is an alias at n or below.

@@ -94,6 +94,17 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 		b = append(b, `,"references":`...)
 		b = appendStrings(b, a.Metadata.References)
 	}
+	if len(a.Metadata.FalsePositives) > 0 {
+		b = append(b, `,"false_positives":`...)
+		b = appendStrings(b, a.Metadata.FalsePositives)
+	}
+	if a.Metadata.Summary {
+		b = append(b, `,"summary":true`...)
+	}
+	if a.Metadata.Suppressed != 0 {
+		b = append(b, `,"suppressed":`...)
+		b = strconv.AppendInt(b, int64(a.Metadata.Suppressed), 10)
+	}
 	b = appendEnd(b, a.Metadata.Extra)
 	return appendEnd(b, a.Extra)
 }

@@ -204,6 +204,12 @@ type AlertMetadata struct {
 	Source             string   `json:"source"`
 	RecommendedActions []string `json:"recommended_actions,omitempty"`
 	References         []string `json:"references,omitempty"`
+	// FalsePositives are what may make the rule err.
+	FalsePositives []string `json:"false_positives,omitempty"`
+	// Summary is true for an alert about repeats that were held back, all of one fingerprint: Count is how many matches
+	// there were in the window from FirstSeen to LastSeen, Suppressed how many of those no alert has told of yet.
+	Summary    bool `json:"summary,omitzero"`
+	Suppressed int  `json:"suppressed,omitzero"`
 
 	Extra jsontext.Value `json:",embed"`
 }

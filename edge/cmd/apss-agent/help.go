@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"reflect"
@@ -28,10 +29,11 @@ func printHelp(w io.Writer) error {
 	if _, err := io.WriteString(w, usage); err != nil {
 		return err
 	}
+	defaults := computed()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for f := range reflect.TypeFor[settings]().Fields() {
 		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
-		if value != "" {
+		if value = cmp.Or(value, defaults[key]); value != "" {
 			value = " [" + value + "]"
 		}
 		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)

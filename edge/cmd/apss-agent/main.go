@@ -91,6 +91,12 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(end))
 	}()
+	x, err := newSensors(s, tel.Logger())
+	if err != nil {
+		return err
+	}
+	dial := x.dialer()
+	net.DefaultResolver.PreferGo, net.DefaultResolver.Dial = true, dial.DialContext // for look-ups make connections too
 	var listener net.Listener
 	if s.HTTPAddr != off {
 		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.HTTPAddr); err != nil {
@@ -98,11 +104,13 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		}
 		defer listener.Close()
 	}
-	publisher, err := newPublisher(ctx, s, stdout)
+	view, err := tier.Look(s.Proc)
 	if err != nil {
 		return err
 	}
-	view, err := tier.Look(s.Proc)
+	loading := loadRules(s, view.Tier(), tel.Meter(), tel.Logger())
+	defer func() { <-loading.done }()
+	publisher, err := newPublisher(ctx, s, stdout, dial)
 	if err != nil {
 		return err
 	}
@@ -111,13 +119,20 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		place.Containers = pods.NewOwn(pods.Own{Name: s.Pod, Namespace: s.Namespace, UID: s.PodUID, Workload: s.Workload}, tel.Logger())
 		place.Workload = s.Workload
 	} else {
-		place.Containers = pods.New(pods.Config{Node: s.Node, Logger: tel.Logger()})
+		place.Containers = pods.New(pods.Config{
+			Node: s.Node, Dial: dial.DialContext, ReadFile: x.files.ReadFile, Logger: tel.Logger(),
+		})
 	}
 	config := s.agent(place)
 	found := &report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}
 	config.Facts = found.facts()
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
-	if config.Sources, err = newSensors(s, place.Containers, tel.Logger()); err != nil {
+	coverage := func() any { rules, _ := loading.wait(); return rules.Coverage() }
+	config.Sources = x.sources(place.Containers, coverage)
+	if err := x.register(tel.Meter()); err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	if config.Rules, err = loading.wait(); err != nil {
 		return errors.Join(err, publisher.Close())
 	}
 	a, err := agent.New(config)

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/apss-sensor/apss/edge/internal/source/file"
+	"github.com/apss-sensor/apss/edge/internal/source/process"
 	"github.com/apss-sensor/apss/edge/internal/spool"
 	"github.com/apss-sensor/apss/shared/setting"
 )
@@ -49,9 +52,18 @@ type settings struct {
 
 	ProcInterval    time.Duration  `env:"PROC_SCAN_INTERVAL, default=200ms" help:"time between two looks at the processes, 1ms to 1h"`
 	NetInterval     time.Duration  `env:"NET_SCAN_INTERVAL, default=500ms" help:"time between two looks at the sockets, 10ms to 1h"`
-	WatchPaths      []string       `env:"WATCH_PATHS, default=/etc/passwd,/etc/shadow,/etc/sudoers,/root/.ssh,/etc/crontab,/var/spool/cron" help:"files and folders to watch, most important first; they need not exist yet"`
+	WatchPaths      []string       `env:"WATCH_PATHS" help:"files and folders to watch, most important first; * ? [ ] are patterns; they need not exist yet"`
+	LogPaths        []string       `env:"LOG_PATHS" help:"files that are written all the time, likewise: that they go, shrink or change owner or mode is told; off: none"`
+	ReadPaths       []string       `env:"READ_PATHS" help:"files and folders of which every open is told, likewise; off: none"`
+	NoDiff          []string       `env:"NO_DIFF" help:"patterns of what is never shown in a diff, besides shadow files, keys, tokens and the like: with a slash for a path and all below, without for a name"`
+	Env             []string       `env:"PROC_ENV" help:"names of the variables whose values the event of a program shows; off: none"`
+	Mechanisms      []string       `env:"PROC_MECHANISMS, default=connector,opens,polling" help:"ways to learn that programs start that may be tried, in this order; polling is the last in any case"`
+	HashRedacted    bool           `env:"HASH_REDACTED, default=false" help:"put a hash, keyed by this run of the agent, in the place of each credential that is taken out of arguments and diffs"`
 	SuspiciousPorts []uint16       `env:"SUSPICIOUS_PORTS, default=4444,5555,6666,1337,3389,5900,5901,6379,27017" help:"ports of the other side that make a connection suspicious"`
 	InternalNets    []netip.Prefix `env:"INTERNAL_NETS, default=100.64.0.0/10" help:"networks that count as internal besides the private ones (RFC 1918, 4193): the cluster's ranges"`
+	RulesPack       bool           `env:"RULES_PACK, default=true" help:"whether the rules that come with the agent are evaluated"`
+	RulesDirs       []string       `env:"RULES_DIRS" help:"folders of Sigma rules, laid over the pack by id, each over those before; read again when they change"`
+	AlertWindow     time.Duration  `env:"ALERT_WINDOW, default=5m" help:"how long repeats of an alert are counted before the count is told, 1s to 24h; 0s tells each"`
 	Proc            string         `env:"HOST_PROC, default=/proc" help:"where procfs is mounted"`
 	Root            string         `env:"HOST_ROOT, default=/" help:"where the watched file system is mounted"`
 
@@ -62,7 +74,8 @@ type settings struct {
 // prefixes are those of our settings: a key that starts with one and is none is a mistake.
 var prefixes = []string{
 	"APSS_", "SPOOL_", "BUFFER_", "SEAL_", "PUBLISH", "WATCH_", "PROC_SCAN_", "NET_SCAN_", "HEARTBEAT_", "DRAIN_",
-	"SUSPICIOUS_", "INTERNAL_NETS", "EVENTS_TOPIC", "ALERTS_TOPIC",
+	"SUSPICIOUS_", "INTERNAL_NETS", "RULES_", "ALERT_", "EVENTS_TOPIC", "ALERTS_TOPIC", "LOG_PATH", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH",
+	"HASH_REDACT",
 }
 
 // load reads and checks the settings; the error holds everything that is wrong.
@@ -131,11 +144,44 @@ func (s *settings) Validate() error {
 	during("DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
 	during("PROC_SCAN_INTERVAL", s.ProcInterval, time.Millisecond, time.Hour)
 	during("NET_SCAN_INTERVAL", s.NetInterval, 10*time.Millisecond, time.Hour)
-	for _, p := range s.WatchPaths {
+	pattern := func(key, p string) {
+		if _, err := filepath.Match(p, ""); err != nil {
+			fault(key, "%q is no pattern: a [ without its ], or a \\ at the end", p)
+		}
+	}
+	for _, p := range s.watchPaths() {
 		absolute("WATCH_PATHS", p)
+		pattern("WATCH_PATHS", p)
+	}
+	for _, p := range s.logPaths() {
+		absolute("LOG_PATHS", p)
+		pattern("LOG_PATHS", p)
+	}
+	for _, p := range s.readPaths() {
+		absolute("READ_PATHS", p)
+		pattern("READ_PATHS", p)
+	}
+	for _, p := range s.NoDiff {
+		pattern("NO_DIFF", p)
+	}
+	for _, name := range s.env() {
+		if name == "" || strings.ContainsAny(name, "=\x00 ") {
+			fault("PROC_ENV", "%q is no name of a variable", name)
+		}
+	}
+	for _, name := range s.Mechanisms {
+		if !slices.Contains(process.Mechanisms(), name) {
+			fault("PROC_MECHANISMS", "%q is none of %s", name, strings.Join(process.Mechanisms(), ", "))
+		}
 	}
 	if slices.Contains(s.SuspiciousPorts, 0) {
 		fault("SUSPICIOUS_PORTS", "0 is no port")
+	}
+	for _, dir := range s.RulesDirs {
+		absolute("RULES_DIRS", dir)
+	}
+	if s.AlertWindow != 0 {
+		during("ALERT_WINDOW", s.AlertWindow, time.Second, 24*time.Hour)
 	}
 	absolute("HOST_PROC", s.Proc)
 	absolute("HOST_ROOT", s.Root)
@@ -149,5 +195,39 @@ func (s *settings) Validate() error {
 	return errors.Join(errs...)
 }
 
-// off is the HTTP_ADDR of an agent that serves nothing: an empty setting is one that is not set.
+// off is the HTTP_ADDR of an agent that serves nothing, and a list of nothing: an empty setting is one that is not set.
 const off = "off"
+
+// orElse returns list, what is its default where it is not set, and an empty one where it is off.
+func orElse(list []string, byDefault func() []string) []string {
+	switch {
+	case len(list) == 0:
+		return byDefault()
+	case len(list) == 1 && list[0] == off:
+		return []string{}
+	}
+	return list
+}
+
+func (s *settings) watchPaths() []string {
+	if len(s.WatchPaths) == 0 {
+		return file.DefaultPaths()
+	}
+	return s.WatchPaths
+}
+
+func (s *settings) logPaths() []string { return orElse(s.LogPaths, file.DefaultLogs) }
+
+func (s *settings) readPaths() []string { return orElse(s.ReadPaths, file.DefaultReadPaths) }
+
+func (s *settings) env() []string { return orElse(s.Env, process.DefaultEnv) }
+
+// computed are the defaults that the sensors know, as -help shows them.
+func computed() map[string]string {
+	return map[string]string{
+		"WATCH_PATHS": strings.Join(file.DefaultPaths(), ","),
+		"LOG_PATHS":   strings.Join(file.DefaultLogs(), ","),
+		"READ_PATHS":  strings.Join(file.DefaultReadPaths(), ","),
+		"PROC_ENV":    strings.Join(process.DefaultEnv(), ","),
+	}
+}

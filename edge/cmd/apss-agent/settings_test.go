@@ -22,8 +22,19 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.EventsTopic != "apss-events" || s.SealAfter != 200*time.Millisecond || s.BufferEvents != 100_000 || len(s.WatchPaths) != 6 || len(s.SuspiciousPorts) != 9 {
+	if s.EventsTopic != "apss-events" || s.SealAfter != 200*time.Millisecond || s.BufferEvents != 100_000 || len(s.watchPaths()) < 50 || len(s.readPaths()) < 10 || len(s.env()) < 10 || len(s.Mechanisms) != 3 || s.HashRedacted || len(s.SuspiciousPorts) != 9 {
 		t.Errorf("got %+v, want the documented defaults", s)
+	}
+}
+
+func TestListsThatAreOff(t *testing.T) {
+	s, err := load([]string{"PUBLISHER=stdout", "READ_PATHS=off", "PROC_ENV=off", "WATCH_PATHS=/a,/b", "PROC_MECHANISMS=polling"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.readPaths() == nil || len(s.readPaths()) != 0 || s.env() == nil || len(s.env()) != 0 || len(s.watchPaths()) != 2 || len(s.Mechanisms) != 1 {
+		t.Errorf("got read paths %q, variables %q, watched paths %q and mechanisms %q; want none of the first two, and no nil",
+			s.readPaths(), s.env(), s.watchPaths(), s.Mechanisms)
 	}
 }
 
@@ -35,9 +46,14 @@ func TestEverythingWrongIsReportedAtOnce(t *testing.T) {
 	}{
 		{"no project", nil, []string{"PUBSUB_PROJECT_ID"}},
 		{"stdout needs none", []string{"PUBLISHER=stdout"}, nil},
+		{"no window", []string{"PUBLISHER=stdout", "ALERT_WINDOW=0s"}, nil},
 		{"unknown publisher", []string{"PUBLISHER=kafka"}, []string{"PUBLISHER"}},
 		{"unknown key", []string{"PUBLISHER=stdout", "SPOOL_MAX_BITES=1"}, []string{"SPOOL_MAX_BITES"}},
-		{"relative paths", []string{"PUBLISHER=stdout", "WATCH_PATHS=/etc,etc", "SPOOL_DIR=spool", "STATE_DIR=./x"}, []string{"SPOOL_DIR", "STATE_DIR", "WATCH_PATHS"}},
+		{"relative paths", []string{"PUBLISHER=stdout", "WATCH_PATHS=/etc,etc", "SPOOL_DIR=spool", "STATE_DIR=./x", "RULES_DIRS=/a,b"}, []string{"RULES_DIRS", "SPOOL_DIR", "STATE_DIR", "WATCH_PATHS"}},
+		{"of the sensors", []string{"PUBLISHER=stdout", "WATCH_PATHS=/a[", "LOG_PATHS=var", "READ_PATHS=etc", "NO_DIFF=[", "PROC_ENV=A,B=C", "PROC_MECHANISMS=opens,ebpf", "HASH_REDACTED=perhaps"},
+			[]string{"HASH_REDACTED", "LOG_PATHS", "NO_DIFF", "PROC_ENV", "PROC_MECHANISMS", "READ_PATHS", "WATCH_PATHS"}},
+		{"almost one of the sensors'", []string{"PUBLISHER=stdout", "READ_PATH=/x", "PROC_MECHANISM=opens"}, []string{"PROC_MECHANISM", "READ_PATH"}},
+		{"off", []string{"PUBLISHER=stdout", "LOG_PATHS=off", "READ_PATHS=off", "PROC_ENV=off"}, nil},
 		{"segment against maximum", []string{"PUBLISHER=stdout", "SPOOL_SEGMENT_BYTES=67108864", "SPOOL_MAX_BYTES=67108864"}, []string{"SPOOL_ALERTS_MAX_BYTES", "SPOOL_MAX_BYTES"}},
 		{"one topic for both", []string{"PUBSUB_PROJECT_ID=p", "EVENTS_TOPIC=x", "ALERTS_TOPIC=x"}, []string{"ALERTS_TOPIC"}},
 		{"a namespace without pod", []string{"PUBLISHER=stdout", "POD_NAMESPACE=x"}, []string{"POD_NAMESPACE"}},
@@ -46,8 +62,8 @@ func TestEverythingWrongIsReportedAtOnce(t *testing.T) {
 		{"not of their types", []string{"PUBLISHER=stdout", "SEAL_AFTER=200", "SEAL_COUNT=many", "SUSPICIOUS_PORTS=70000", "INTERNAL_NETS=10.0.0.0", "LOG_LEVEL=loud"},
 			[]string{"INTERNAL_NETS", "LOG_LEVEL", "SEAL_AFTER", "SEAL_COUNT", "SUSPICIOUS_PORTS"}},
 		{"out of range", []string{"PUBLISHER=stdout", "SEAL_AFTER=2m", "SEAL_COUNT=0", "SEAL_BYTES=1", "HEARTBEAT_INTERVAL=1ms", "DRAIN_TIMEOUT=-1s",
-			"PROC_SCAN_INTERVAL=0s", "NET_SCAN_INTERVAL=1ms", "PUBLISH_IN_FLIGHT=0", "BUFFER_ALERTS=1", "BUFFER_BYTES=1048575", "SPOOL_SEGMENT_BYTES=1"},
-			[]string{"BUFFER_ALERTS", "BUFFER_BYTES", "DRAIN_TIMEOUT", "HEARTBEAT_INTERVAL", "NET_SCAN_INTERVAL", "PROC_SCAN_INTERVAL",
+			"PROC_SCAN_INTERVAL=0s", "NET_SCAN_INTERVAL=1ms", "PUBLISH_IN_FLIGHT=0", "BUFFER_ALERTS=1", "BUFFER_BYTES=1048575", "SPOOL_SEGMENT_BYTES=1", "ALERT_WINDOW=25h"},
+			[]string{"ALERT_WINDOW", "BUFFER_ALERTS", "BUFFER_BYTES", "DRAIN_TIMEOUT", "HEARTBEAT_INTERVAL", "NET_SCAN_INTERVAL", "PROC_SCAN_INTERVAL",
 				"PUBLISH_IN_FLIGHT", "SEAL_AFTER", "SEAL_BYTES", "SEAL_COUNT", "SPOOL_SEGMENT_BYTES"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -78,13 +94,15 @@ func TestHelpListsEverySetting(t *testing.T) {
 	}
 	// The contract's names (DESIGN section 3) that are this program's.
 	for key := range strings.FieldsSeq(`PUBLISHER SPOOL_DIR STATE_DIR CLUSTER_NAME NODE_NAME POD_NAME POD_NAMESPACE AGENT_ID
-		PROC_SCAN_INTERVAL NET_SCAN_INTERVAL WATCH_PATHS PUBSUB_PROJECT_ID PUBSUB_EMULATOR_HOST EVENTS_TOPIC ALERTS_TOPIC`) {
+		PROC_SCAN_INTERVAL NET_SCAN_INTERVAL WATCH_PATHS LOG_PATHS READ_PATHS NO_DIFF PROC_ENV PROC_MECHANISMS HASH_REDACTED PUBSUB_PROJECT_ID PUBSUB_EMULATOR_HOST EVENTS_TOPIC ALERTS_TOPIC RULES_DIRS`) {
 		if !regexp.MustCompile(`(?m)^  ` + key + ` +\S.*\S$`).MatchString(out.String()) {
 			t.Errorf("%s is not explained in:\n%s", key, out.String())
 		}
 	}
-	if !strings.Contains(out.String(), "[/etc/passwd,/etc/shadow") {
-		t.Error("a default is not shown whole")
+	for key, value := range computed() {
+		if !strings.Contains(out.String(), " ["+value+"]\n") {
+			t.Errorf("the default of %s is not shown whole", key)
+		}
 	}
 }
 

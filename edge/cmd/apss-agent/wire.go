@@ -3,17 +3,20 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+
 	"github.com/apss-sensor/apss/edge/internal/agent"
 	"github.com/apss-sensor/apss/edge/internal/buffer"
 	"github.com/apss-sensor/apss/edge/internal/identity"
 	"github.com/apss-sensor/apss/edge/internal/publish"
-	"github.com/apss-sensor/apss/edge/internal/severity"
 	"github.com/apss-sensor/apss/edge/internal/spool"
 )
 
@@ -34,7 +37,6 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 	return agent.Config{
 		Identity:  id,
-		Severity:  severity.Of,
 		Events:    lane("events", s.BufferEvents, s.SpoolMax, agent.Seal{Count: s.SealCount, Bytes: s.SealBytes, After: s.SealAfter}, false),
 		Alerts:    lane("alerts", s.BufferAlerts, s.SpoolAlertsMax, agent.Seal{Count: 1, Bytes: s.SealBytes}, true),
 		Heartbeat: s.Heartbeat,
@@ -42,13 +44,21 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 }
 
-func newPublisher(ctx context.Context, s *settings, stdout io.Writer) (agent.Publisher, error) {
+// newPublisher makes the publisher that s asks for. It connects through dial, but where a proxy is set, which gRPC reaches
+// only by a dialer of its own.
+func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.Dialer) (agent.Publisher, error) {
 	if s.Publisher == "stdout" {
 		signal.Ignore(syscall.SIGPIPE) // a reader that goes away ends the agent in order
 		return publish.NewStdout(stdout), nil
 	}
+	var options []option.ClientOption
+	if os.Getenv("HTTPS_PROXY") == "" && os.Getenv("https_proxy") == "" {
+		options = append(options, option.WithGRPCDialOption(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dial.DialContext(ctx, "tcp", address)
+		})))
+	}
 	return publish.NewPubSub(context.WithoutCancel(ctx), publish.PubSubConfig{
-		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic,
+		Project: s.PubSubProject, EventsTopic: s.EventsTopic, AlertsTopic: s.AlertsTopic, Options: options,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/apss-sensor/apss/edge/internal/rulebook"
 	"github.com/apss-sensor/apss/shared/detect"
@@ -17,12 +18,12 @@ const usage = `apss-rules checks, tests and runs detection rules (Sigma 2.1).
   apss-rules check PATH...                      print every fault of the rules, and how many are supported
   apss-rules test PATH...                       hold rules, laid over the pack, against the fixtures beside them
   apss-rules eval [--rules PATH]... < EVENTS    read events (a line of JSON each), print the alerts they make
-  apss-rules explain [--rules PATH]... RULE     what a rule means and needs, and at which tier it works
+  apss-rules explain [--rules PATH]... RULE     what a rule means and needs, where it works, what is excepted from it
   apss-rules list [--rules PATH]...             a table of the rules
   apss-rules -version
 
-PATH is a file or a folder. Without --rules it is the pack that comes with the agent; a rule read by --rules takes the
-place of one of the pack with its id. --only leaves the pack out.
+PATH is a file or a folder of rules, filters and exceptions. They are laid over the pack that comes with the agent: a rule
+takes the place of the pack's with its id, filters and exceptions are for rules of both. --only leaves the pack out.
 
 Exit codes: 0 all is well, 1 a fault or a failure was found, 2 wrong usage.
 `
@@ -75,7 +76,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (bool, error)
 			return false, fmt.Errorf("%s needs a file or folder; %w", name, errUsage)
 		}
 		if name == "check" {
-			return rulebook.Check(stdout, args)
+			return rulebook.Check(stdout, args, time.Now())
 		}
 		return rulebook.Test(stdout, args)
 	case "eval", "explain", "list":
@@ -111,9 +112,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (bool, error)
 	}
 	switch name {
 	case "explain":
-		return true, rulebook.Explain(stdout, rules, flags.Arg(0))
+		return true, rulebook.Explain(stdout, rules, flags.Arg(0), time.Now())
 	case "list":
-		return true, rulebook.List(stdout, rules)
+		return true, rulebook.List(stdout, rules, time.Now())
 	}
 	set, faults := detect.Compile(rules, detect.Options{})
 	for _, f := range faults {

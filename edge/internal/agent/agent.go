@@ -37,6 +37,16 @@ type Source struct {
 	Stats func() any
 }
 
+// Rules judge events, see package alerting.
+type Rules interface {
+	// Evaluate raises the event's severity, adds the rules that match it, and hands out the alerts of it. It does not wait.
+	Evaluate(e *event.Event, alert func(*event.Alert))
+	// Run hands out alerts about what it held back, all of it when ctx ends, and returns.
+	Run(ctx context.Context, alert func(*event.Alert))
+	// Summary is for the heartbeat.
+	Summary() map[string]any
+}
+
 // Seal says when a batch is sealed: whichever is reached first.
 type Seal struct {
 	Count int           // events
@@ -57,7 +67,7 @@ type Config struct {
 	Version        string
 	Facts          map[string]any // for the heartbeat: what the agent found out about its place
 	Identity       identity.Identity
-	Severity       func(*event.Event) event.Severity // raises what the sensor said
+	Rules          Rules
 	Sources        []Source
 	Publisher      Publisher
 	Events, Alerts LaneConfig
@@ -73,7 +83,8 @@ type Agent struct {
 	log            *slog.Logger
 	started        time.Time
 	events, alerts *lane
-	rooms          sync.Pool // *[]byte
+	rooms          sync.Pool          // *[]byte
+	alert          func(*event.Alert) // emitAlert, made once
 	counts         eventCounts
 	gone           gone
 }
@@ -100,6 +111,7 @@ type eventCounts map[event.Type]*[event.Critical + 1]atomic.Int64
 func New(c Config) (*Agent, error) {
 	a := &Agent{c: c, log: c.Logger, started: time.Now(), counts: eventCounts{}, gone: gone{c: make(chan struct{})}}
 	a.rooms.New = func() any { return new([]byte) }
+	a.alert = a.emitAlert
 	for _, t := range event.Types() {
 		a.counts[t] = new([event.Critical + 1]atomic.Int64)
 	}
@@ -126,10 +138,13 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	hard, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
-	var lanes, sources sync.WaitGroup
+	var lanes, sources, rules sync.WaitGroup
 	for _, l := range []*lane{a.events, a.alerts} {
 		lanes.Go(func() { l.run(hard) })
 	}
+	judging, judged := context.WithCancel(hard)
+	defer judged()
+	rules.Go(func() { a.c.Rules.Run(judging, a.alert) })
 	for _, s := range a.c.Sources {
 		sources.Go(func() { a.sense(ctx, s) })
 	}
@@ -144,6 +159,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer release()
 	waitFor(end, &sources)
 	a.emit(a.heartbeat(true))
+	judged() // no event comes any more: what the rules held back goes out
+	rules.Wait()
 	if isClosed(a.gone.c) {
 		a.log.Info("the receiver is gone: ending", "error", a.gone.err)
 		release() // there is nothing to drain into
@@ -203,7 +220,7 @@ func (a *Agent) sense(ctx context.Context, s Source) {
 // emit takes an event over. It does not wait.
 func (a *Agent) emit(e *event.Event) {
 	a.c.Identity.Fill(e)
-	e.Severity = min(max(e.Severity, a.c.Severity(e)), event.Critical)
+	a.c.Rules.Evaluate(e, a.alert)
 	if c := a.counts[e.Type]; c != nil {
 		c[e.Severity].Add(1)
 	}

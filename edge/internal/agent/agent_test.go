@@ -40,6 +40,7 @@ type delivery struct {
 	kind   string
 	names  []string // of events: the command line; of alerts: the rule
 	labels map[string]string
+	alert  *event.Alert
 }
 
 func (r *receiver) Publish(ctx context.Context, m envelope.Message) error {
@@ -57,7 +58,7 @@ func (r *receiver) Publish(ctx context.Context, m envelope.Message) error {
 		if err != nil {
 			return err
 		}
-		d.names = []string{a.RuleID}
+		d.names, d.alert = []string{a.RuleID}, a
 	} else {
 		raws, err := m.Events(nil)
 		if err != nil {
@@ -128,7 +129,7 @@ func start(tb testing.TB, dir string, r *receiver, change ...func(*Config)) *rig
 	r.began = time.Now()
 	c := Config{
 		Version: "test", Identity: identity.New("", "c", "n", "", "", ""),
-		Severity:  func(*event.Event) event.Severity { return event.Info },
+		Rules:     unruled{},
 		Publisher: r, Events: lane("events", 100), Alerts: lane("alerts", 1),
 		Heartbeat: time.Hour, Drain: 8 * time.Second, Meter: noop.Meter{}, Logger: slog.New(slog.DiscardHandler),
 	}
@@ -146,6 +147,13 @@ func start(tb testing.TB, dir string, r *receiver, change ...func(*Config)) *rig
 	tb.Cleanup(func() { _ = ended() })
 	return &rig{Agent: a, receiver: r, end: ended}
 }
+
+// unruled is no rules at all.
+type unruled struct{}
+
+func (unruled) Evaluate(*event.Event, func(*event.Alert))     {}
+func (unruled) Run(ctx context.Context, _ func(*event.Alert)) { <-ctx.Done() }
+func (unruled) Summary() map[string]any                       { return nil }
 
 // say emits events with the command lines first, first+1, ...
 func (r *rig) say(s event.Severity, first, n int) {

@@ -79,13 +79,13 @@ func BenchmarkSeal(b *testing.B) {
 	b.ReportMetric(float64(size)/100, "B/event")
 }
 
-func startBench(b *testing.B) *rig {
+func startBench(b *testing.B, change ...func(*Config)) *rig {
 	b.Helper()
-	return start(b, b.TempDir(), &receiver{}, func(c *Config) {
+	return start(b, b.TempDir(), &receiver{}, append(change, func(c *Config) {
 		c.Publisher = confirming{}
 		c.Events.Buffer = buffer.Limits{Count: 100_000, Bytes: 64 << 20}
 		c.Events.Spool.MaxBytes, c.Events.Spool.SegmentBytes, c.Events.Spool.Fresh = 256<<20, 4<<20, 8
-	})
+	})...)
 }
 
 // confirming confirms what it does not read.

@@ -1,9 +1,10 @@
 // Package agent takes events from sensors to a publisher and loses none that it can hold.
 //
-//	source -> emit -> identity -> severity -> buffer -> sealer -> spool -> pump -> senders -> publisher
-//	                                          bounded,  100 events, ^                |  |
-//	                                          priority  256 KiB,    +-- confirmed ---+  +-> refused
-//	                                                    200 ms
+//	source -> emit -> identity -> rules -> buffer -> sealer -> spool -> pump -> senders -> publisher
+//	                                |      bounded,  100 events, ^                |  |
+//	                                |      priority  256 KiB,    +-- confirmed ---+  +-> refused
+//	                                v                200 ms
+//	                              alerts: a lane of their own
 //
 // There are two lanes of the same machinery, with nothing in common but the publisher: events, and alerts, one a
 // message. So bulk never delays an alert.
@@ -19,6 +20,7 @@
 //   - An event of severity HIGH or above, and an alert, is sealed at once, together with what has gathered. Events that
 //     follow within urgentGap wait for its end: a storm of HIGH events still makes batches.
 //   - sealed returns when all that was emitted before is in the spool, confirmed, or was dropped and counted.
-//   - At the end of Run the sources stop, the buffers are sealed and the spool is drained for a bounded time; the rest
-//     stays in the spool for the next run.
+//   - An alert is put in before the event that made it.
+//   - At the end of Run the sources stop, the rules hand out the repeats that they held back, the buffers are sealed and
+//     the spool is drained for a bounded time; the rest stays in the spool for the next run.
 package agent

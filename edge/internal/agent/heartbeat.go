@@ -35,6 +35,7 @@ func (a *Agent) heartbeat(last bool) *event.Event {
 		"interval":       a.c.Heartbeat.String(),
 		"final":          last,
 		"sensors":        sensors,
+		"rules":          a.c.Rules.Summary(),
 		"events":         a.events.summary(),
 		"alerts":         a.alerts.summary(),
 	}

@@ -34,7 +34,7 @@ const attempt = 10 * time.Second
 type PubSubConfig struct {
 	Project                  string
 	EventsTopic, AlertsTopic string // ids, or full names of another project's topics
-	// Options are for tests; credentials and PUBSUB_EMULATOR_HOST are found by the client library.
+	// Options are for tests and for the connections; credentials and PUBSUB_EMULATOR_HOST are found by the client library.
 	Options []option.ClientOption
 }
 

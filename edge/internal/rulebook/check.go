@@ -5,21 +5,30 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/apss-sensor/apss/shared/detect"
+	"github.com/apss-sensor/apss/shared/detect/rules"
 )
 
-// Check prints every fault of the rules at paths, what can never match, and how many rules are supported. It reports
-// whether there was no fault.
-func Check(w io.Writer, paths []string) (bool, error) {
+// Check prints every fault of the rules at paths, what can never match, which exceptions have expired by now, and how
+// many rules are supported. The rules are laid over the pack, so that filters and exceptions may be for rules of the pack.
+// It reports whether there was no fault.
+func Check(w io.Writer, paths []string, now time.Time) (bool, error) {
 	parsed, faults, err := Read(paths)
 	if err != nil {
 		return false, err
 	}
-	set, more := detect.Compile(parsed, detect.Options{})
+	pack, _ := rules.Pack()
+	set, more := detect.Compile(detect.Override(pack, parsed), detect.Options{})
 	faults = append(faults, more...)
 	for _, f := range faults {
 		fmt.Fprintln(w, printable(f.Error()))
+	}
+	for _, r := range parsed {
+		if r.Expired(now) {
+			fmt.Fprintf(w, "%s:%d: exception %q: note: %s; remove it or give it another date\n", r.File, r.Line, printable(r.Title), expiry(r, now))
+		}
 	}
 	for _, r := range set.Blind() {
 		fmt.Fprintf(w, "%s:%d: rule %q: note: it can never match: no sensor fills %s\n", r.File, r.Line, printable(r.Title), strings.Join(r.Needs().Missing, ", "))

@@ -2,8 +2,9 @@
 // ([Check]), do they do what they should ([Test]), what would they have said of recorded events ([Eval]), what do they
 // need ([Explain]), which are there ([List]).
 //
-// Rules are files that end in .yml or .yaml, fixtures those that end in .test.yml or .test.yaml (see package fixture).
-// Folders are read with what is below them, except for hidden ones: a mounted ConfigMap keeps its versions in those.
+// Rules, filters and exceptions are files that end in .yml or .yaml, fixtures those that end in .test.yml or .test.yaml
+// (see package fixture). Folders are read with what is below them, except for hidden ones: a mounted ConfigMap keeps its
+// versions in those.
 //
 // Files and events may be hostile: sizes are bounded, one fault never stops the rest, and what is printed of them has no
 // control characters that a terminal would obey.

@@ -19,7 +19,7 @@ import (
 func Read(paths []string) ([]*detect.Rule, []*detect.Error, error) {
 	var all []*detect.Rule
 	var faults []*detect.Error
-	err := walk(paths, func(name string) bool { return isYAML(name) && !isFixture(name) }, func(name string, data []byte) {
+	err := Files(paths, func(name string, data []byte) {
 		parsed, errs := detect.Parse(name, data)
 		all, faults = append(all, parsed...), append(faults, errs...)
 	})

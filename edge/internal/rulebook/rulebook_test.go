@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -63,6 +64,19 @@ func TestReadMountedConfigMap(t *testing.T) {
 	}
 }
 
+// noon is when the tests run.
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// excused is an exception that holds at noon, one that does not any more, and a filter.
+const excused = `exceptions:
+  - {rules: [T-1, APSS-018], namespaces: [build], expires: 2026-11-22, reason: The build farm.}
+  - {rules: APSS-100, exes: [/opt/scan], expires: 2026-11-21, reason: The audit of autumn.}
+---
+title: Ours
+logsource: {category: process_creation}
+filter: {rules: [APSS-001], s: {User: tester}, condition: not s}
+`
+
 func TestCheck(t *testing.T) {
 	tests := []struct {
 		name, doc string
@@ -73,12 +87,16 @@ func TestCheck(t *testing.T) {
 		{"two faults of one", good + "---\n" + bad, false, []string{`rule "Bad": field "Imgae"`, `field "Foo"`, "2 rules: 1 supported, 1 unsupported\n"}},
 		{"can never match", dark, true, []string{"Hashes", "1 rules: 1 supported, 0 unsupported\n"}},
 		{"one id twice", good + "---\n" + strings.Replace(good, "Bash", "Other", 1), false, []string{"is taken", "2 rules: 1 supported, 1 unsupported\n"}},
+		{"exceptions", good + "---\n" + excused, true, []string{
+			"The audit of autumn.\": note: not applied: expired after 2026-11-21; remove it", "4 rules: 4 supported, 0 unsupported\n",
+		}},
+		{"an exception for a rule that is not there", "exceptions:\n  - {rules: APSS-O18, exes: [/x], reason: x}\n", false, []string{"did you mean APSS-018?", "1 rules: 0 supported, 1 unsupported\n"}},
 		{"no YAML", "a: [", false, []string{"cannot be read", "1 rules: 0 supported, 1 unsupported\n"}},
 		{"a terminal's commands", strings.Replace(bad, "Bad", `"\e[2J"`, 1), false, []string{"1 rules: 0 supported, 1 unsupported\n"}},
 	}
 	for _, test := range tests {
 		var out strings.Builder
-		well, err := Check(&out, []string{write(t, map[string]string{"r.yml": test.doc})})
+		well, err := Check(&out, []string{write(t, map[string]string{"r.yml": test.doc})}, noon)
 		if err != nil || well != test.well {
 			t.Errorf("%s: got %t and error %v want %t", test.name, well, err, test.well)
 		}
@@ -91,7 +109,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: got %q", test.name, out.String())
 		}
 	}
-	if _, err := Check(&strings.Builder{}, []string{t.TempDir()}); err == nil {
+	if _, err := Check(&strings.Builder{}, []string{t.TempDir()}, noon); err == nil {
 		t.Error("a folder without rules is no error")
 	}
 }
@@ -211,19 +229,24 @@ func FuzzEval(f *testing.F) {
 }
 
 func TestExplainAndList(t *testing.T) {
-	pack, faults, err := WithPack([]string{write(t, map[string]string{"r.yml": good})})
+	pack, faults, err := WithPack([]string{write(t, map[string]string{"r.yml": good, "shop.exceptions.yml": excused})})
 	if err != nil || len(faults) > 0 {
 		t.Fatal(err, faults)
 	}
 	for name, want := range map[string][]string{
-		"apss-001":      {"APSS-001  Reverse shell\nCRITICAL", "process_exec", "T1059.004", "pod-full      live", "pod-limited   degraded", "Rotate every secret"},
-		"Reverse shell": {"APSS-001"},
-		"APSS-006":      {"pod-limited   blind"},
-		"APSS-102":      {"Events (part-question-about-the-machine)", "node          live"},
-		"T-1":           {"T-1  Bash"},
+		"apss-001":        {"APSS-001  Reverse shell\nCRITICAL", "process_exec", "T1059.004", "pod-full      live", "pod-limited   degraded", "Rotate every secret"},
+		"Reverse shell":   {"APSS-001"},
+		"APSS-006":        {"pod-limited   blind"},
+		"APSS-102":        {"Events (part-question-about-the-machine)", "node          live"},
+		"T-1":             {"T-1  Bash", "Exceptions\n    ", "shop.exceptions.yml:2  The build farm. (expires after 2026-11-22)\n"},
+		"APSS-018":        {"The build farm."},
+		"APSS-100":        {"The audit of autumn. (not applied: expired after 2026-11-21)"},
+		"APSS-001 ":       {"Exceptions\n    Ours  Ours\n"},
+		"Ours":            {"filter, line 5 of", "For\n    APSS-001\n"},
+		"The build farm.": {"filter, expires after 2026-11-22, line 2 of", "For\n    APSS-018, T-1\n"},
 	} {
 		var out strings.Builder
-		if err := Explain(&out, pack, name); err != nil {
+		if err := Explain(&out, pack, strings.TrimSpace(name), noon); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, w := range want {
@@ -232,14 +255,14 @@ func TestExplainAndList(t *testing.T) {
 			}
 		}
 	}
-	if err := Explain(&strings.Builder{}, pack, "none"); err == nil {
+	if err := Explain(&strings.Builder{}, pack, "none", noon); err == nil {
 		t.Error("an unknown rule is no error")
 	}
 	var out strings.Builder
-	if err := List(&out, pack); err != nil {
+	if err := List(&out, pack, noon); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"APSS-001  CRITICAL  T1059.004  Reverse shell\n", "T-1 ", "Bash\n"} {
+	for _, want := range []string{"APSS-001  CRITICAL  T1059.004  Reverse shell\n", "T-1 ", "Bash\n", "filter The audit of autumn. (not applied: expired after 2026-11-21)"} {
 		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), strings.TrimSpace(strings.Join(strings.Fields(want), " "))) {
 			t.Errorf("got %s\nwant %q in it", out.String(), want)
 		}

@@ -2,8 +2,8 @@
 //
 // The events of many pushes go out in one call (group commit), and each push waits for its own verdict. What the
 // receiver refuses is searched by halving the batch until it is alone, and goes to the dead letters with the reason;
-// what it accepted is not sent again when the same push is delivered again to this instance (see memory). While the
-// receiver asked for a pause or does not accept our key, it is not called at all.
+// what it accepted is not sent again when the same push is delivered again to this instance (see memory). A receiver that
+// asked for a pause, does not accept our key, is down or refuses everything is left alone for a while (see breaker).
 //
 // Promise: Handle returns nil only when every event of the push that the route takes was accepted by the receiver or
 // confirmed as a dead letter. Delivery is at least once: a call whose answer is lost is repeated.
@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/apss-sensor/apss/functions/internal/breaker"
 	"github.com/apss-sensor/apss/functions/internal/budget"
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/integration"
@@ -65,7 +66,7 @@ type DeadLetters interface {
 type Forward struct {
 	cfg     Config
 	group   *batch.Group[*item]
-	hold    hold
+	breaker *breaker.Breaker
 	memory  memory
 	opening chan struct{} // bounds messages being unpacked: their size is known only afterwards
 	metrics metrics
@@ -77,7 +78,10 @@ func New(c Config) (*Forward, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", c.Name, err)
 	}
-	f := &Forward{cfg: c, metrics: m, opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+	f := &Forward{
+		cfg: c, metrics: m, opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		breaker: breaker.New(breaker.Config{Failures: failures, Refusals: refusals}),
+	}
 	f.group = batch.New(batch.Limits{
 		Count: c.MaxEvents, Bytes: c.MaxBytes, Linger: c.Linger, Flushes: c.Flushes,
 		// What the budget lets in never has to wait for room in the group.
@@ -85,6 +89,16 @@ func New(c Config) (*Forward, error) {
 	}, f.flush)
 	return f, nil
 }
+
+const (
+	// failures in a row after which the receiver counts as down.
+	failures = 5
+	// refusals: twice the events of an agent's batch. One agent's may all be bad, two agents' are not at the same time.
+	refusals = 200
+)
+
+// Breaker returns what is known of the receiver from the calls to it.
+func (f *Forward) Breaker() breaker.Status { return f.breaker.Status(time.Now()) }
 
 // Close delivers what is in hand and waits for it until ctx ends. Handle refuses from then on.
 func (f *Forward) Close(ctx context.Context) error { return f.group.Close(ctx) }
@@ -105,7 +119,7 @@ type item struct {
 // Handle delivers the events of p and returns nil when each that is routed was accepted or is a confirmed dead letter; else an
 // *[outcome.Error] of class Retry or Auth: p must be delivered again.
 func (f *Forward) Handle(ctx context.Context, p envelope.Push) error {
-	if e := f.hold.active(time.Now()); e != nil {
+	if e := f.breaker.Ready(time.Now()); e != nil {
 		return e
 	}
 	begin := time.Now()
@@ -194,7 +208,7 @@ func (f *Forward) flush(ctx context.Context, items []*item) []error {
 	for _, it := range items {
 		events = append(events, it.events...)
 	}
-	d := &delivery{events: events, send: f.call, may: func() *outcome.Error { return f.hold.active(time.Now()) }}
+	d := &delivery{events: events, send: f.call, may: func() *outcome.Error { return f.breaker.Ready(time.Now()) }}
 	d.run(ctx, f.cfg.MaxEvents, f.cfg.MaxBytes)
 	f.metrics.events(ctx, fateAccepted, bytes.Count(d.fates, []byte{accepted}))
 	if d.unknown > 0 {
@@ -240,13 +254,17 @@ func share(items []*item, d *delivery) []error {
 // call hands events to the integration once.
 func (f *Forward) call(ctx context.Context, events []event.Raw) (result *outcome.Error) {
 	begin := time.Now()
+	pass, stop := f.breaker.Begin(begin)
+	if stop != nil {
+		return stop
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			f.cfg.Log.ErrorContext(ctx, "the integration panicked", "integration", f.cfg.Name, "panic", r, "stack", string(debug.Stack()))
 			result = &outcome.Error{Class: outcome.Retry, Reason: "the integration panicked"}
 		}
 		f.metrics.call(ctx, result, time.Since(begin))
-		if pause := f.hold.note(time.Now(), result); pause > 0 {
+		if pause := pass.End(time.Now(), final(result, len(events)), len(events)); pause > 0 {
 			f.metrics.holds.Add(ctx, 1, f.metrics.attributes)
 			f.cfg.Log.WarnContext(ctx, "the receiver is not called for a while", "integration", f.cfg.Name, "for", pause.String(),
 				"status", result.Status, "cause", result.Error())
@@ -258,3 +276,16 @@ func (f *Forward) call(ctx context.Context, events []event.Raw) (result *outcome
 	}
 	return nil
 }
+
+// final is e as the breaker is to see it: what cannot be split further is refused.
+func final(e *outcome.Error, events int) *outcome.Error {
+	if e == nil || e.Class != outcome.Split || events > 1 {
+		return e
+	}
+	refused := *e
+	refused.Class = outcome.Permanent
+	return &refused
+}
+
+// statusSlowDown is 429.
+const statusSlowDown = 429

@@ -56,7 +56,7 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
 		metric.WithDescription("Time of a call to the receiver."))
 	out.holds, errs[3] = m.Int64Counter("apss.forward.holds",
-		metric.WithDescription("Times in which the receiver was not called, because it asked for it or refused the key."))
+		metric.WithDescription("Pauses in which the receiver was not called: it asked for one, refused the key or everything, or was down."))
 	out.forgotten, errs[4] = m.Int64Counter("apss.forward.forgotten",
 		metric.WithDescription("Messages half delivered that were forgotten for want of room; their redelivery is sent whole."))
 	_, errs[5] = m.Int64ObservableGauge("apss.forward.in_hand", metric.WithUnit("By"),

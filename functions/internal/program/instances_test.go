@@ -206,3 +206,24 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("got letters %v, want one", letters)
 	}
 }
+
+// TestAlertsAreNotSentTwice: alerts reach a program's API, and a push that comes again does not.
+func TestAlertsAreNotSentTwice(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]int{} // alerts by path
+	h := newHouse(t, func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[r.URL.Path]++
+	}, document)
+	a := eventtest.Alert()
+	m := envelope.SealAlert(a, envelope.Source{AgentID: a.ID}, eventtest.Time())
+	for range 2 {
+		if w := h.pushTo(t, "/alerts/sweetsecurity", "1", m); w.Code != 204 {
+			t.Errorf("got %d %s, want 204", w.Code, w.Body)
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"/api/v1/alerts": 1}, got); diff != "" {
+		t.Errorf("calls by path (-want +got):\n%s", diff)
+	}
+}

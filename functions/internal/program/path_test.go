@@ -17,7 +17,6 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/event"
 	"github.com/apss-sensor/apss/shared/event/eventtest"
@@ -31,7 +30,7 @@ type house struct {
 
 func newHouse(t *testing.T, receiver http.HandlerFunc, env ...string) *house {
 	t.Helper()
-	return newHouseOf(t, parts{kinds: registry.Kinds()}, receiver, env...)
+	return newHouseOf(t, ours(), receiver, env...)
 }
 
 func newHouseOf(t *testing.T, with parts, receiver http.HandlerFunc, env ...string) *house {

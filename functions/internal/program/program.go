@@ -24,6 +24,7 @@ import (
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
+	"github.com/apss-sensor/apss/functions/internal/state"
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/telemetry"
 )
@@ -57,6 +58,7 @@ type Program struct {
 	flusher   *flusher
 
 	forwards []*forward.Forward
+	state    state.Store
 	alerts   []alertHandler
 	checks   map[string]integration.Integration // by instance
 	handler  http.Handler
@@ -65,7 +67,7 @@ type Program struct {
 // New builds the program of functions, of all when none is named, from environ. Outside only those secrets are read that
 // stand for settings that are none. Logs go to log.
 func New(ctx context.Context, environ []string, version string, log io.Writer, functions ...Function) (*Program, error) {
-	return build(ctx, environ, version, log, functions, parts{kinds: registry.Kinds()})
+	return build(ctx, environ, version, log, functions, ours())
 }
 
 // parts are what tests put in place of ours.
@@ -73,6 +75,8 @@ type parts struct {
 	kinds  []integration.Kind
 	alerts func(*Program, integration.Instance, integration.Integration) (alertHandler, error)
 }
+
+func ours() parts { return parts{kinds: registry.Kinds(), alerts: (*Program).notify} }
 
 func build(ctx context.Context, environ []string, version string, log io.Writer, functions []Function, with parts) (*Program, error) {
 	if len(functions) == 0 {
@@ -101,6 +105,7 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 	}
 	p.dead = deadletter.New(p.client, s.DeadLettersTopic, s.DeadLettersTimeout)
 	p.inHand = budget.New(s.InHand)
+	p.state = newState()
 	p.tracer = otel.Tracer("github.com/apss-sensor/apss/functions")
 	p.flusher = newFlusher(p.tel)
 	if p.handler, err = p.routes(instances, with); err != nil {
@@ -197,6 +202,9 @@ func (p *Program) flush(ctx context.Context) {
 func (p *Program) Close(ctx context.Context) error {
 	p.flush(ctx)
 	errs := []error{p.secrets.Close()}
+	if p.state != nil {
+		errs = append(errs, p.state.Close())
+	}
 	if p.client != nil {
 		errs = append(errs, p.client.Close())
 	}

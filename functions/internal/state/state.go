@@ -24,6 +24,9 @@ const (
 // ErrDown is what a Store's errors wrap when the store cannot be reached: the caller goes on without it.
 var ErrDown = errors.New("the state store cannot be reached")
 
+// ErrLimit is what a Store's errors wrap when a key or value is beyond the limits.
+var ErrLimit = errors.New("a record beyond the limits")
+
 // Record is what is kept under a key.
 type Record struct {
 	Value   []byte    // nil: there is none
@@ -46,3 +49,6 @@ type Store interface {
 	// Close ends what the store started.
 	Close() error
 }
+
+// Volatile is what a Store has whose records may end with the program: what waits in it is better sent before.
+type Volatile interface{ Volatile() bool }

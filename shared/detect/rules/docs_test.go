@@ -26,6 +26,36 @@ tells what a rule needs and what an alert of it asks you to do; ` + "`apss-rules
 
 Rules about files see what WATCH_PATHS names. Those that name containers or pods match events that say where they are.
 
+## Exceptions
+
+What is no alert in your cluster is said beside the rules, in any .yml file of a folder in RULES_DIRS; the rules stay as
+they are. An entry holds for the rules it names (ids, names or any) where all of its places fit:
+
+    exceptions:
+      - rules: [APSS-038, APSS-040]
+        namespaces: [vault]                      # pods of these namespaces
+        workloads: ['StatefulSet/vault-*']       # kind and name
+        images: ['registry.example/vault:*']     # with tag or digest
+        exes: [/usr/bin/curl]                    # the process's program
+        expires: 2027-06-30                      # the last day; leave it out for ever
+        reason: The start script logs in with the pod's token.
+      - rules: [APSS-056]
+        paths: ['/etc/cron.d/backup-*']          # the file
+        reason: The backup operator writes its jobs.
+      - rules: [APSS-005]
+        addresses: [203.0.113.0/24]              # the other side of a connection
+        reason: Our managed database.
+      - rules: [APSS-019]
+        everywhere: true                         # switches the rule off
+        reason: Our manifests are full of long scripts.
+
+One value of each place is enough. ` + "`*`" + ` stands for anything but a slash, ` + "`**`" + ` for anything, ` + "`?`" + ` for one character; letters' case
+counts. Anyone who can choose a program's path in such a pod can use the exception, so name more than one place. Sigma's
+filters do the rest: any field, any condition. ` + "`apss-rules check`" + ` finds names that are not there and exceptions that have
+expired, ` + "`explain`" + ` shows what is excepted from a rule, and fixtures hold both.
+
+## The pack
+
 %d rules: %s.
 
 | id | level | technique | about | title |
@@ -74,5 +104,28 @@ func TestDocs(t *testing.T) {
 	}
 	if diff := cmp.Diff(b.String(), string(got)); diff != "" {
 		t.Errorf("docs/rules.md is not what the pack says; -update writes it (-want +got):\n%s", diff)
+	}
+}
+
+// What docs/rules.md tells people to write is right.
+func TestDocumentedExceptions(t *testing.T) {
+	var example strings.Builder
+	for line := range strings.Lines(head) {
+		if text, ok := strings.CutPrefix(line, "    "); ok {
+			example.WriteString(text)
+		}
+	}
+	pack, _ := compile(t)
+	exceptions, errs := detect.Parse("docs/rules.md", []byte(example.String()))
+	set, more := detect.Compile(append(pack, exceptions...), detect.Options{})
+	for _, err := range append(errs, more...) {
+		t.Error(err)
+	}
+	held := 0
+	for _, r := range pack {
+		held += len(set.Exceptions(r))
+	}
+	if len(exceptions) != 4 || held != 5 {
+		t.Errorf("got %d exceptions for %d rules want 4 for 5", len(exceptions), held)
 	}
 }

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/oauth2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/transport"
 	"k8s.io/klog/v2"
 )
 
@@ -28,8 +32,12 @@ type Config struct {
 	// Node is the name that the node has in the cluster.
 	Node string
 	// API is how the API server is reached; nil: as a pod does it, with its service account.
-	API    *rest.Config
-	Logger *slog.Logger
+	API *rest.Config
+	// Dial opens the connections; nil: as client-go does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// ReadFile reads the service account's token; nil: as client-go does.
+	ReadFile func(path string) ([]byte, error)
+	Logger   *slog.Logger
 }
 
 // New returns the directory of a node. It never fails: a directory without access has [StateOff] and the reason.
@@ -64,6 +72,13 @@ func newWatcher(c Config, d *Directory) (*watcher, error) {
 		}
 	}
 	api = rest.CopyConfig(api)
+	if c.Dial != nil {
+		api.Dial = c.Dial
+	}
+	if path := api.BearerTokenFile; path != "" && c.ReadFile != nil {
+		api.BearerToken, api.BearerTokenFile = "", "" // else it would be read again by client-go
+		api.Wrap(transport.ResettableTokenSourceWrapTransport(transport.NewCachedTokenSource(&tokenFile{path, c.ReadFile})))
+	}
 	api.APIPath, api.GroupVersion, api.UserAgent = "/api", &coreV1, "apss-agent"
 	api.NegotiatedSerializer = serializer.NewCodecFactory(newScheme()).WithoutConversion()
 	api.ContentType = runtime.ContentTypeProtobuf
@@ -87,6 +102,28 @@ func newWatcher(c Config, d *Directory) (*watcher, error) {
 // run lists and watches until ctx ends. What client-go would log is for who debugs it: the directory says what it means.
 func (w *watcher) run(ctx context.Context) {
 	w.reflector.RunWithContext(klog.NewContext(ctx, logr.FromSlogHandler(quiet{w.log.Handler()})))
+}
+
+// tokenFile is a service account's token, which the kubelet replaces in time.
+type tokenFile struct {
+	path string
+	read func(string) ([]byte, error)
+}
+
+// tokenTTL is how long a token is used before its file is read again: as long as client-go does.
+const tokenTTL = time.Minute
+
+// Token implements [oauth2.TokenSource].
+func (t *tokenFile) Token() (*oauth2.Token, error) {
+	b, err := t.read(t.path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the service account's token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return nil, fmt.Errorf("the service account's token %s is empty", t.path)
+	}
+	return &oauth2.Token{AccessToken: token, Expiry: time.Now().Add(tokenTTL)}, nil
 }
 
 // observed tells note how each request of a reflector ended.

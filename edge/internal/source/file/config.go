@@ -18,6 +18,9 @@ type Config struct {
 	// Paths are the files and folders to watch, most important first: absolute, as seen under Root, folders with all
 	// that is below them. They need not exist yet. A component may be a pattern of [filepath.Match].
 	Paths []string
+	// Logs are files that are written all the time, in the manner of Paths: that they come, go, shrink, or change owner or
+	// mode is told, not that they grow, and they are never read. They come after Paths.
+	Logs []string
 	// ReadPaths are the files and folders of which every open is told, in the manner of Paths; [DefaultReadPaths] if nil,
 	// none if empty.
 	ReadPaths []string
@@ -33,9 +36,9 @@ type Config struct {
 	Roots func(ctx context.Context) <-chan []Root
 	// Proc is where the proc file system is mounted, "/proc" by default.
 	Proc string
-	// Recent returns the processes that began lately, as the process sensor knows them. It may be nil; it must be quick and
+	// Recent returns the programs that began lately, as the process sensor knows them. It may be nil; it must be quick and
 	// safe to call from another goroutine, and what it returns is not changed any more.
-	Recent func() []*event.Process
+	Recent func() []Began
 	// Settle is how long a path that is written again and again must be quiet before it is looked at; 30 ms by
 	// default. One that has been at rest is looked at after a third of it, one that never rests after five times it.
 	Settle time.Duration
@@ -51,6 +54,14 @@ type Config struct {
 	Limits Limits
 	// Logger is [slog.Default] when nil.
 	Logger *slog.Logger
+}
+
+// Began is a program that a process ran lately.
+type Began struct {
+	*event.Process
+
+	At        time.Time // when it ran the program
+	Container string    // the id of the one it runs in; empty: none, or unknown
 }
 
 // Limits bound what the sensor takes.
@@ -118,6 +129,9 @@ func (c Config) withDefaults() (Config, error) {
 		return out
 	}
 	c.Paths = clean("watched path", c.Paths)
+	c.Logs = clean("log", c.Logs)
+	c.Logs = slices.DeleteFunc(c.Logs, func(p string) bool { return slices.Contains(c.Paths, p) })
+	c.Paths = append(c.Paths, c.Logs...)
 	for _, p := range c.Paths {
 		if _, err := filepath.Match(p, ""); err != nil {
 			fault("watched path %q: %w", p, err)

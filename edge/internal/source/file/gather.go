@@ -10,18 +10,6 @@ import (
 // readDepth is how many folders below a folder among the read paths are watched.
 const readDepth = 3
 
-// DefaultReadPaths are what reading gives credentials away: password hashes, ssh keys, service account tokens and the
-// clouds' credentials.
-func DefaultReadPaths() []string {
-	return []string{
-		"/etc/shadow", "/etc/gshadow", "/root/.ssh", "/home/*/.ssh",
-		"/var/run/secrets/kubernetes.io/serviceaccount/token",
-		"/var/run/secrets/eks.amazonaws.com/serviceaccount/token", "/var/run/secrets/azure/tokens",
-		"/root/.aws", "/home/*/.aws", "/root/.azure", "/home/*/.azure", "/root/.kube", "/home/*/.kube",
-		"/root/.config/gcloud", "/home/*/.config/gcloud", "/root/.docker/config.json", "/home/*/.docker/config.json",
-	}
-}
-
 // gather makes the watches those that the read paths stand for now.
 func (r *reads) gather() {
 	want := make(map[id]*readWatch)

@@ -21,6 +21,10 @@ const (
 	// microseconds. Changes that come faster are looked into together, and the shortest-lived of their writers missed.
 	searchRate  = 30_000
 	searchBurst = 100_000
+	// recentRate and recentBurst are the same for what Config.Recent knows: a search costs more by far, and what it spends
+	// must not keep the names of the short-lived away.
+	recentRate  = 10_000
+	recentBurst = 50_000
 	// newest is how many of the last pids are looked at before all others: who just began will end first.
 	newest = 8
 )
@@ -36,12 +40,12 @@ type holder struct {
 type search struct {
 	proc   string
 	self   int32 // is never found
-	budget *rate.Limiter
+	budget *budget
 	most   time.Duration // that one takes
 }
 
 func newSearch(proc string) *search {
-	s := &search{proc: proc, budget: rate.NewLimiter(searchRate, searchBurst), most: maxSearch}
+	s := &search{proc: proc, budget: newBudget(searchRate, searchBurst), most: maxSearch}
 	if self, err := os.Readlink(proc + "/self"); err == nil { // proc may be of another pid namespace than ours
 		if pid, err := strconv.ParseInt(self, 10, 32); err == nil {
 			s.self = int32(pid)
@@ -50,19 +54,34 @@ func newSearch(proc string) *search {
 	return s
 }
 
+// budget bounds the time that is spent on one kind of work. Safe for concurrent use.
+type budget struct {
+	rate  float64 // microseconds a second
+	most  int     // at once
+	limit *rate.Limiter
+}
+
+func newBudget(perSecond, burst int) *budget {
+	return &budget{float64(perSecond), burst, rate.NewLimiter(rate.Limit(perSecond), burst)}
+}
+
 // wait returns how long there is nothing left to spend.
-func (s *search) wait() time.Duration {
-	if t := s.budget.Tokens(); t <= 0 {
-		return time.Duration((1 - t) / searchRate * float64(time.Second))
+func (b *budget) wait() time.Duration {
+	if t := b.limit.Tokens(); t <= 0 {
+		return time.Duration((1 - t) / b.rate * float64(time.Second))
 	}
 	return 0
 }
 
-// spend takes the time since start from the budget.
-func (s *search) spend(start time.Time) {
+// spend takes the time since start, on a busy machine what it was waited for too.
+func (b *budget) spend(start time.Time) {
 	now := time.Now()
-	s.budget.ReserveN(now, min(int(now.Sub(start).Microseconds())+1, searchBurst))
+	b.limit.ReserveN(now, min(int(now.Sub(start).Microseconds())+1, b.most))
 }
+
+func (s *search) wait() time.Duration { return s.budget.wait() }
+
+func (s *search) spend(start time.Time) { s.budget.spend(start) }
 
 // holders returns who has one of targets open, the newest process first. Processes whose files may not be listed, and
 // those beyond the bounds, are not among them.

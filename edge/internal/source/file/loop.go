@@ -102,7 +102,7 @@ func (s *Sensor) busy(place string) bool {
 		}
 	}
 	for _, r := range w.steps[name] {
-		if r.node.modified > since {
+		if r.node != nil && r.node.modified > since {
 			return true
 		}
 	}
@@ -131,7 +131,11 @@ func (s *Sensor) process(b *batch, due []*hint) {
 				s.look(b, n, n.place(), name, c)
 			}
 			for _, r := range slices.Clone(w.steps[name]) {
-				if h.structural() || !r.leads(dir, name) {
+				if r.node == nil { // of a pattern, a folder on the way
+					if h.structural() {
+						s.expand(b, r, c)
+					}
+				} else if h.structural() || !r.leads(dir, name) {
 					s.refresh(b, r, c)
 				} else {
 					s.inspect(b, r, c)

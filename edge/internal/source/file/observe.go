@@ -51,6 +51,7 @@ const (
 	hashAlways                // the kernel said that it was written to
 	hashMoved                 // only the inode was touched: hash if size or mtime moved too
 	hashLater                 // stat alone
+	hashNever                 // the same, for good
 )
 
 // observe returns the state of what is at path on the disk, which is not followed if it is a symlink. A name that
@@ -74,7 +75,7 @@ func (o *observer) observe(path string, prev *state, e effort) (state, error) {
 }
 
 func (o *observer) hash(path string, s, prev *state, e effort) {
-	if s.size > o.hashSize {
+	if s.size > o.hashSize || e == hashNever {
 		return
 	}
 	if prev != nil && prev.hashing == hashed && e != hashAlways && !prev.racy &&

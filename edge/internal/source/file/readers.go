@@ -44,13 +44,15 @@ func (r *reads) report(found []opened) {
 		}
 	}
 	var holders map[id][]holder
-	var recent []*event.Process
+	var recent []Began
 	if len(targets) > 0 && r.s.search.wait() == 0 {
 		holders = r.s.search.holders(targets)
 		r.s.counters.change(func(t *Stats) { t.WriterSearches++ })
-		if r.s.config.Recent != nil {
-			recent = newestOf(r.s.config.Recent(), now)
-		}
+	}
+	if b := r.s.writers.recent; r.s.config.Recent != nil && b.wait() == 0 {
+		start := time.Now()
+		recent = newestOf(r.s.config.Recent(), now)
+		b.spend(start)
 	}
 	for i, o := range found {
 		st := &states[i]
@@ -58,7 +60,7 @@ func (r *reads) report(found []opened) {
 		if o.name != "" {
 			path = join(path, o.name)
 		}
-		r.count(path, o.watch.container, now, st, candidates(path, now, r.s.search.self, holders[st.id], recent, false))
+		r.count(path, o.watch.container, now, st, candidates(deed{path, o.watch.container, now, false}, r.s.search.self, holders[st.id], recent))
 	}
 }
 

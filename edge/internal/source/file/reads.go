@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -266,4 +269,27 @@ func (r *reads) tells(file id, dir string) bool {
 	}
 	wd, ok := r.byID[s.id]
 	return ok && r.watched[wd].mask&unix.IN_OPEN != 0
+}
+
+// maxOwnFile bounds what [Sensor.ReadFile] reads.
+const maxOwnFile = 1 << 20
+
+// ReadFile reads a file, at most 1 MiB of it, for the agent itself: that read is not told. It may be called at any time
+// and concurrently.
+func (s *Sensor) ReadFile(path string) ([]byte, error) {
+	place, err := filepath.EvalSymlinks(path) // which opens nothing
+	if err != nil {
+		return nil, fmt.Errorf("reading a file of the agent's own: %w", err)
+	}
+	st, err := lstat(place)
+	if err != nil {
+		return nil, fmt.Errorf("reading a file of the agent's own: %w", err)
+	}
+	fd, err := s.reads.open(place, st.id)
+	if err != nil {
+		return nil, fmt.Errorf("reading a file of the agent's own: %w", &fs.PathError{Op: "open", Path: place, Err: err})
+	}
+	f := os.NewFile(uintptr(fd), place)
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxOwnFile))
 }

@@ -108,8 +108,8 @@ func isPseudo(dir string) bool {
 	return false
 }
 
-// match returns the paths that pattern stands for under top, at most limit: what follows the last component that is a pattern need not exist.
-// It adds to steps the folders whose entries were matched.
+// match returns the paths that pattern stands for under top, at most limit: what follows the last component that is a
+// pattern need not exist. It adds to steps the folders whose entries were matched, and the lookups on the way to them.
 func match(top, pattern string, limit int, steps *[]step) ([]string, error) {
 	var faults []error
 	paths := []string{"/"}
@@ -120,7 +120,8 @@ func match(top, pattern string, limit int, steps *[]step) ([]string, error) {
 				next = append(next, join(dir, name))
 				continue
 			}
-			_, place, err := resolve(top, dir)
+			onWay, place, err := resolve(top, dir)
+			*steps = append(*steps, onWay...)
 			if err != nil || place == "" {
 				continue
 			}

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// saveEvery is how often what changed in the baseline is saved.
-	saveEvery = time.Second
+	// saveEvery is how often what changed in the baseline is saved at most: what is not saved is told again after a kill.
+	saveEvery = 200 * time.Millisecond
 	// lastWords is how long the end waits for the last events to become durable. What is not saved then is told again.
 	lastWords = 2 * time.Second
 )

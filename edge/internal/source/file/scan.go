@@ -126,6 +126,9 @@ func (s *Sensor) settle(b *batch, n *node, cur state, c cause) {
 
 // update makes cur the state of n, which has another.
 func (s *Sensor) update(b *batch, n *node, cur state, c cause) {
+	if st := &n.state; s.isLog(n) && st.kind == cur.kind && st.id == cur.id && st.size <= cur.size {
+		st.size, st.mtime, st.ctime = cur.size, cur.mtime, cur.ctime // which is no news, nor worth a write to the disk
+	}
 	prev := n.state
 	d := compare(&prev, &cur, c.written)
 	if d&undecided != 0 {

@@ -38,7 +38,7 @@ type Stats struct {
 // Skipped counts what the sensor did not take in, by reason. What is met again at a rescan counts again.
 type Skipped struct {
 	Permission  int // not allowed to list, to stat or to read: known by stat alone, or not at all
-	Roots       int // containers beyond Limits.Roots
+	Roots       int // containers beyond Limits.Roots at this moment
 	Files       int // beyond Limits.Files
 	Depth       int // folders beyond Limits.Depth
 	Watches     int // folders beyond the limit of watches: polled

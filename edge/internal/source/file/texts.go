@@ -144,7 +144,11 @@ func (s *Sensor) observe(n *node, place string, c cause) (cur state, diff string
 	o := s.observer
 	known := n.known()
 	v := n.view()
-	o.copies = s.texts.wants(n, v.root, place)
+	log := s.isLog(n)
+	o.copies = !log && s.texts.wants(n, v.root, place)
+	if log {
+		e = hashNever
+	}
 	if o.copies && n.keeping == textUnknown && e != hashLater && known != nil && known.size <= s.texts.size {
 		e = hashAlways // for its text
 	}
@@ -167,6 +171,11 @@ func (s *Sensor) observe(n *node, place string, c cause) (cur state, diff string
 		return cur, "", nil
 	}
 	return cur, unified(before, after, known != nil), nil
+}
+
+// isLog reports whether n is one of Config.Logs, which are the last of Config.Paths.
+func (s *Sensor) isLog(n *node) bool {
+	return len(s.config.Logs) > 0 && n.rank() >= len(s.config.Paths)-len(s.config.Logs)
 }
 
 // rank returns the place of n's watched path among all.

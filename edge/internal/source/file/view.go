@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -71,7 +72,7 @@ func (sc *scopes) all() []view {
 }
 
 // setRoots makes the containers' views those of roots, of which every one is reached by a process of its own, so that
-// the same container may be listed several times or by another process than before.
+// the same container may be listed several times or by another process than before. The first that can be reached counts.
 func (s *Sensor) setRoots(ctx context.Context, roots []Root) {
 	type want struct {
 		Root
@@ -83,24 +84,36 @@ func (s *Sensor) setRoots(ctx context.Context, roots []Root) {
 		seen[host.id] = true // a process that is in no container
 	}
 	wanted := make(map[string]want)
+	refused := make(map[string]error)
+	beyond := make(map[string]bool)
 	var order []string
 	for _, r := range roots {
+		if _, found := wanted[r.Container]; found || r.Container == "" {
+			continue
+		}
 		st, err := lstat(r.Path)
-		if err != nil || st.kind != directory || r.Container == "" || seen[st.id] {
-			continue
+		if errors.Is(err, fs.ErrPermission) {
+			refused[r.Container] = err
 		}
-		if len(wanted) >= s.config.Limits.Roots {
-			s.counters.change(func(t *Stats) { t.Skipped.Roots++ })
-			continue
-		}
-		if _, twice := wanted[r.Container]; !twice {
+		switch {
+		case err != nil || st.kind != directory || seen[st.id]:
+		case len(wanted) >= s.config.Limits.Roots:
+			beyond[r.Container] = true
+		default:
 			seen[st.id] = true
 			wanted[r.Container] = want{r, st.id}
 			order = append(order, r.Container)
 		}
 	}
+	for container, err := range refused {
+		if _, found := wanted[container]; !found {
+			s.skip("the root of container "+container, err)
+		}
+	}
+	s.counters.change(func(t *Stats) { t.Skipped.Roots = len(beyond) })
 	b := newBatch(ctx)
 	now := time.Now()
+	moved := false
 	known := make(map[string]bool)
 	s.views = slices.DeleteFunc(s.views, func(v *view) bool {
 		if v.container == "" {
@@ -109,20 +122,26 @@ func (s *Sensor) setRoots(ctx context.Context, roots []Root) {
 		w, ok := wanted[v.container]
 		if !ok || w.id != v.id {
 			s.dropView(v)
+			moved = true
 			return true
 		}
 		known[v.container] = true
 		if v.gone() {
 			s.moveView(b, v, w.Path, cause{origin: rescan, at: now, deep: true})
+			moved = true
 		}
 		return false
 	})
 	for _, container := range order {
 		if !known[container] {
 			s.addView(b, newView(wanted[container].Root, wanted[container].id), now)
+			moved = true
 		}
 	}
 	s.flush(b)
+	if !moved {
+		return
+	}
 	s.scopes.set(s.views)
 	s.reads.regatherNow()
 	s.counters.change(func(t *Stats) { t.Roots, t.Unhashed = len(s.views)-1, len(s.backlog) })

@@ -22,6 +22,9 @@ const (
 	namedInFolder  = 0.3 // it began in the second before, and its command line has the file's name or its folder
 	managesPackage = 0.3 // a package manager that began in the minute before, for what such install
 	worksInFolder  = 0.2 // it began in the second before, in the file's folder
+	// elsewhere is the most for one of a container when the file is the host's, or the agent's own: the two may share a
+	// volume, and a path says little then. The other way round it says nothing.
+	elsewhere = 0.2
 )
 
 const (
@@ -39,6 +42,7 @@ const (
 // which comes when the file is at rest and the writer gone. Safe for concurrent use.
 type writers struct {
 	search *search
+	recent *budget // for asking who began lately and weighing it
 	count  func(dropped, searches int)
 	wake   chan struct{}
 
@@ -54,7 +58,7 @@ type finding struct {
 
 func newWriters(s *search, count func(dropped, searches int)) *writers {
 	return &writers{
-		search: s, count: count, wake: make(chan struct{}, 1),
+		search: s, recent: newBudget(recentRate, recentBurst), count: count, wake: make(chan struct{}, 1),
 		asked: make(map[string]struct{}), found: make(map[id]finding),
 	}
 }
@@ -127,8 +131,9 @@ func (w *writers) answer() {
 	}
 }
 
-// take returns who had the file open for writing when it changed last.
-func (w *writers) take(of id) []holder {
+// take returns who had the file open for writing when it changed last, if that was found out since. What was found too
+// late for the change before says nothing about this one.
+func (w *writers) take(of id, since time.Time) []holder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f, ok := w.found[of]
@@ -136,7 +141,7 @@ func (w *writers) take(of id) []holder {
 		return nil
 	}
 	delete(w.found, of)
-	if time.Since(f.at) > keepFound {
+	if f.at.Before(since) {
 		return nil
 	}
 	return f.holders
@@ -144,7 +149,7 @@ func (w *writers) take(of id) []holder {
 
 // nameWriters gives each change that the kernel told of its candidates.
 func (s *Sensor) nameWriters(changes []change) {
-	var recent []*event.Process
+	var recent []Began
 	asked := false
 	for i := range changes {
 		c := &changes[i]
@@ -153,16 +158,19 @@ func (s *Sensor) nameWriters(changes []change) {
 		}
 		var holders []holder
 		if c.cur != nil && c.cur.kind == regular {
-			holders = s.writers.take(c.cur.id)
+			holders = s.writers.take(c.cur.id, c.at.Add(-5*s.config.Settle-slack)) // see Config.Settle
+			if !c.written && !c.arrived() {
+				holders = nil // no open file is needed for a chmod
+			}
 		}
 		start := time.Now()
-		if !asked && s.config.Recent != nil && s.search.wait() == 0 {
+		if !asked && s.config.Recent != nil && s.writers.recent.wait() == 0 {
 			recent, asked = newestOf(s.config.Recent(), c.at), true
 		}
-		c.writers = candidates(c.path, c.at, s.search.self, holders, recent, true)
+		c.writers = candidates(deed{c.path, c.container, c.at, true}, s.search.self, holders, recent)
 		if asked {
-			s.search.spend(start)
-			if s.search.wait() > 0 {
+			s.writers.recent.spend(start)
+			if s.writers.recent.wait() > 0 {
 				recent = nil
 			}
 		}
@@ -170,19 +178,27 @@ func (s *Sensor) nameWriters(changes []change) {
 }
 
 // newestOf returns those of processes that began in the minute before at, at most maxRecent of them, the newest first.
-func newestOf(processes []*event.Process, at time.Time) []*event.Process {
-	var out []*event.Process
+func newestOf(processes []Began, at time.Time) []Began {
+	var out []Began
 	for _, p := range processes {
-		if age := at.Sub(p.StartTime); age > -time.Second && age < time.Minute {
+		if age := at.Sub(p.At); age > -time.Second && age < time.Minute {
 			out = append(out, p)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *event.Process) int { return b.StartTime.Compare(a.StartTime) })
+	slices.SortStableFunc(out, func(a, b Began) int { return b.At.Compare(a.At) })
 	return out[:min(len(out), maxRecent)]
 }
 
-// candidates weighs the evidence about what happened to path at a time; written is false of a read.
-func candidates(path string, at time.Time, self int32, holders []holder, recent []*event.Process, written bool) []event.Writer {
+// deed is what happened to a file.
+type deed struct {
+	path      string
+	container string
+	at        time.Time
+	written   bool // false of a read
+}
+
+// candidates weighs the evidence about who did d.
+func candidates(d deed, self int32, holders []holder, recent []Began) []event.Writer {
 	var out []event.Writer
 	add := func(pid int32, exe string, confidence float64) {
 		if pid == self || confidence == 0 {
@@ -206,9 +222,15 @@ func candidates(path string, at time.Time, self int32, holders []holder, recent 
 		add(h.pid, h.exe, confidence)
 	}
 	for _, p := range recent {
-		if age := at.Sub(p.StartTime); age > -slack && age < time.Minute {
-			add(p.PID, p.Exe, weigh(path, p, age, written))
+		age := d.at.Sub(p.At)
+		if age <= -slack || age >= time.Minute || d.container != "" && p.Container != d.container {
+			continue
 		}
+		confidence := weigh(d.path, p.Process, age, d.written)
+		if p.Container != d.container {
+			confidence = min(confidence, elsewhere)
+		}
+		add(p.PID, p.Exe, confidence)
 	}
 	slices.SortStableFunc(out, func(a, b event.Writer) int { return cmp.Compare(b.Confidence, a.Confidence) })
 	return out[:min(len(out), maxWriters)]

@@ -16,41 +16,50 @@ import (
 
 func TestCandidates(t *testing.T) {
 	now := time.Unix(1000, 0)
-	began := func(pid int32, before time.Duration, cwd, line string) *event.Process {
+	began := func(pid int32, before time.Duration, cwd, line string) Began {
 		args := strings.Fields(line)
-		return &event.Process{PID: pid, Exe: args[0], Args: args, Cmdline: line, Cwd: cwd, StartTime: now.Add(-before)}
+		return Began{Process: &event.Process{PID: pid, Exe: args[0], Args: args, Cmdline: line, Cwd: cwd}, At: now.Add(-before)}
+	}
+	in := func(container string, b Began) Began {
+		b.Container = container
+		return b
 	}
 	const path = "/etc/cron.d/job"
 	tests := []struct {
 		name    string
 		holders []holder
-		recent  []*event.Process
+		recent  []Began
 		read    bool
+		where   string // the file's container
 		want    string // pid:confidence
 	}{
-		{"nobody", nil, nil, false, ""},
-		{"the only one", []holder{{7, "/bin/vi", true}}, nil, false, "7:0.9"},
-		{"several", []holder{{7, "", true}, {8, "", true}}, nil, false, "7:0.6 8:0.6"},
-		{"ourselves", []holder{{1, "", true}}, nil, false, ""},
-		{"names it", nil, []*event.Process{began(7, time.Millisecond, "/", "cp x /etc/cron.d/job")}, false, "7:0.5"},
-		{"names it in a script", nil, []*event.Process{began(7, 0, "/", "sh -c 'echo x>/etc/cron.d/job'")}, false, "7:0.5"},
-		{"names it from where it is", nil, []*event.Process{began(7, 0, "/etc", "tee ./cron.d/job")}, false, "7:0.5"},
-		{"names it long ago", nil, []*event.Process{began(7, 30*time.Second, "/", "vi /etc/cron.d/job")}, false, "7:0.4"},
-		{"too long ago", nil, []*event.Process{began(7, 2*time.Minute, "/", "vi /etc/cron.d/job")}, false, ""},
-		{"afterwards", nil, []*event.Process{began(7, -time.Second, "/", "cat /etc/cron.d/job")}, false, ""},
-		{"names another", nil, []*event.Process{began(7, 0, "/", "vi /etc/cron.d/job2 /x/etc/cron.d/job")}, false, ""},
-		{"names the folder", nil, []*event.Process{began(7, 0, "/", "cp job.new /etc/cron.d/")}, false, "7:0.3"},
-		{"names the name", nil, []*event.Process{began(7, 0, "", "tee job")}, false, "7:0.3"},
-		{"works there", nil, []*event.Process{began(7, 0, "/etc/cron.d", "make")}, false, "7:0.2"},
-		{"package manager", nil, []*event.Process{began(7, 9*time.Second, "/", "/usr/bin/dpkg --configure -a")}, false, "7:0.3"},
-		{"package manager's script", nil, []*event.Process{began(7, 9*time.Second, "/", "/usr/bin/python3 /usr/bin/dnf install x")}, false, "7:0.3"},
-		{"package manager reads", nil, []*event.Process{began(7, 9*time.Second, "/", "/usr/bin/dpkg -l")}, true, ""},
-		{"both kinds", []holder{{7, "", true}}, []*event.Process{began(7, 0, "/", "vi /etc/cron.d/job"), began(8, 0, "/", "ls /etc/cron.d")}, false, "7:0.9 8:0.3"},
+		{"nobody", nil, nil, false, "", ""},
+		{"the only one", []holder{{7, "/bin/vi", true}}, nil, false, "", "7:0.9"},
+		{"several", []holder{{7, "", true}, {8, "", true}}, nil, false, "", "7:0.6 8:0.6"},
+		{"ourselves", []holder{{1, "", true}}, nil, false, "", ""},
+		{"names it", nil, []Began{began(7, time.Millisecond, "/", "cp x /etc/cron.d/job")}, false, "", "7:0.5"},
+		{"names it in a script", nil, []Began{began(7, 0, "/", "sh -c 'echo x>/etc/cron.d/job'")}, false, "", "7:0.5"},
+		{"names it from where it is", nil, []Began{began(7, 0, "/etc", "tee ./cron.d/job")}, false, "", "7:0.5"},
+		{"names it long ago", nil, []Began{began(7, 30*time.Second, "/", "vi /etc/cron.d/job")}, false, "", "7:0.4"},
+		{"too long ago", nil, []Began{began(7, 2*time.Minute, "/", "vi /etc/cron.d/job")}, false, "", ""},
+		{"afterwards", nil, []Began{began(7, -time.Second, "/", "cat /etc/cron.d/job")}, false, "", ""},
+		{"names another", nil, []Began{began(7, 0, "/", "vi /etc/cron.d/job2 /x/etc/cron.d/job")}, false, "", ""},
+		{"names the folder", nil, []Began{began(7, 0, "/", "cp job.new /etc/cron.d/")}, false, "", "7:0.3"},
+		{"names the name", nil, []Began{began(7, 0, "", "tee job")}, false, "", "7:0.3"},
+		{"works there", nil, []Began{began(7, 0, "/etc/cron.d", "make")}, false, "", "7:0.2"},
+		{"package manager", nil, []Began{began(7, 9*time.Second, "/", "/usr/bin/dpkg --configure -a")}, false, "", "7:0.3"},
+		{"package manager's script", nil, []Began{began(7, 9*time.Second, "/", "/usr/bin/python3 /usr/bin/dnf install x")}, false, "", "7:0.3"},
+		{"package manager reads", nil, []Began{began(7, 9*time.Second, "/", "/usr/bin/dpkg -l")}, true, "", ""},
+		{"both kinds", []holder{{7, "", true}}, []Began{began(7, 0, "/", "vi /etc/cron.d/job"), began(8, 0, "/", "ls /etc/cron.d")}, false, "", "7:0.9 8:0.3"},
+		{"in the file's container", nil, []Began{in("a", began(7, 0, "/", "vi /etc/cron.d/job"))}, false, "a", "7:0.5"},
+		{"in another container", nil, []Began{in("b", began(7, 0, "/", "vi /etc/cron.d/job"))}, false, "a", ""},
+		{"of the host, the file is a container's", nil, []Began{began(7, 0, "/", "vi /etc/cron.d/job")}, false, "a", ""},
+		{"in a container, the file is the host's", nil, []Began{in("b", began(7, 0, "/", "vi /etc/cron.d/job"))}, false, "", "7:0.2"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got := make([]string, 0)
-			for _, w := range candidates(path, now, 1, test.holders, newestOf(test.recent, now), !test.read) {
+			for _, w := range candidates(deed{path, test.where, now, !test.read}, 1, test.holders, newestOf(test.recent, now)) {
 				got = append(got, fmt.Sprint(w.PID, ":", w.Confidence))
 			}
 			if got := strings.Join(got, " "); got != test.want {
@@ -74,15 +83,15 @@ func FuzzNames(f *testing.F) {
 
 func TestCandidatesAreBounded(t *testing.T) {
 	now := time.Now()
-	var recent []*event.Process
+	var recent []Began
 	for i := range 2 * maxRecent {
-		recent = append(recent, &event.Process{PID: int32(i + 1), Cmdline: "vi /a/b", StartTime: now.Add(-time.Duration(i))})
+		recent = append(recent, Began{Process: &event.Process{PID: int32(i + 1), Cmdline: "vi /a/b"}, At: now.Add(-time.Duration(i))})
 	}
 	recent = newestOf(recent, now)
 	if len(recent) != maxRecent || recent[0].PID != 1 {
 		t.Errorf("got %d processes, want the newest %d", len(recent), maxRecent)
 	}
-	if got := candidates("/a/b", now, 0, nil, recent, true); len(got) != maxWriters {
+	if got := candidates(deed{"/a/b", "", now, true}, 0, nil, recent); len(got) != maxWriters {
 		t.Errorf("got %d candidates, want %d", len(got), maxWriters)
 	}
 }
@@ -114,12 +123,27 @@ func TestWriters(t *testing.T) {
 	}
 }
 
+// What was found of an earlier change is not taken for this one's.
+func TestFindingsGrowOld(t *testing.T) {
+	now := time.Now()
+	w := newWriters(newSearch(t.TempDir()), func(int, int) {})
+	find := func() { w.found[id{1, 2}] = finding{[]holder{{7, "", true}}, now} }
+	find()
+	if got := w.take(id{1, 2}, now.Add(-time.Millisecond)); len(got) != 1 {
+		t.Errorf("got %v, want what was found since", got)
+	}
+	find()
+	if got := w.take(id{1, 2}, now.Add(time.Millisecond)); len(got) != 0 || len(w.found) != 0 {
+		t.Errorf("got %v, %d left; want nothing", got, len(w.found))
+	}
+}
+
 func TestRecentProcessesAreAskedFor(t *testing.T) {
 	t.Parallel()
 	d := t.TempDir()
 	write(t, d+"/a", "a")
-	r := start(t, Config{Paths: []string{d}, Recent: func() []*event.Process {
-		return []*event.Process{{PID: 42, Exe: "/bin/rm", Cmdline: "rm " + d + "/a", StartTime: time.Now()}}
+	r := start(t, Config{Paths: []string{d}, Recent: func() []Began {
+		return []Began{{Process: &event.Process{PID: 42, Exe: "/bin/rm", Cmdline: "rm " + d + "/a"}, At: time.Now()}}
 	}})
 	must(t, os.Remove(d+"/a"))
 	e := r.want(t, "delete "+d+"/a")["delete "+d+"/a"]

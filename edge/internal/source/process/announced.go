@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/edge/internal/source/process/connector"
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -34,7 +35,7 @@ type announced struct {
 	lost    uint64
 }
 
-func dialConnector(proc string, cut redactor, env []string) (*announced, error) {
+func dialConnector(proc string, cut redact.Redactor, env []string) (*announced, error) {
 	if filepath.Clean(proc) != "/proc" {
 		return nil, errOtherProc
 	}

@@ -25,10 +25,12 @@
 //   - What could not be read is empty or [event.UnknownID], and the event's capture says so.
 //   - Processes that run when the sensor starts are a baseline: they name parents and make no events. Kernel threads,
 //     the agent and what the agent starts make none either.
-//   - Arguments and variables that look like credentials are replaced by "[redacted]", or by a keyed hash, before they
-//     are kept or emitted. Of an environment only variables with the names of a list are shown.
+//   - Arguments and variables that look like credentials are replaced by a mark (package redact) before they are kept or
+//     emitted. Of an environment only variables with the names of a list are shown.
 //   - [Stats] bounds from above what was missed: pids handed out, less those that were read. With the connector it is
 //     exact: what the kernel announced and did not arrive. An event by name takes one from what was missed.
+//   - What others ask of it (Recent, Inhabitants, Process, Container) takes in what was gathered a moment ago, and is
+//     bounded.
 //   - A process that is gone before it can be read is emitted by pid, with its parent, when its exec was announced.
 //
 // Limits: polling misses most of what lives shorter than an interval; Stats.MissedAtMost says how many that may be.

@@ -3,6 +3,8 @@ package process
 import (
 	"bytes"
 	"slices"
+
+	"github.com/apss-sensor/apss/edge/internal/redact"
 )
 
 // Bounds of what is taken from an environment, which may be as large as the arguments.
@@ -22,13 +24,13 @@ func DefaultEnv() []string {
 }
 
 // pick returns those of the variables of an environment that have the names, as "NAME=value", without credentials.
-func (r redactor) pick(environ []byte, names []string) (picked []string, taken int) {
+func pick(cut redact.Redactor, environ []byte, names []string) (picked []string, taken int) {
 	for v := range bytes.SplitSeq(environ, []byte{0}) {
 		name, _, found := bytes.Cut(v, []byte("="))
 		if !found || !slices.ContainsFunc(names, func(n string) bool { return n == string(name) }) {
 			continue
 		}
-		clean, n := r.redact([]string{string(v)})
+		clean, n := cut.Args([]string{string(v)})
 		taken += n
 		picked = append(picked, firstRunes(clean[0], len(name)+1+maxVariableRunes))
 		if len(picked) == maxVariables {

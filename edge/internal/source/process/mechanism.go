@@ -99,9 +99,9 @@ func (s *Sensor) refuse(name string, err error) {
 func (s *Sensor) try(name string) (mechanism, error) {
 	switch name {
 	case Connector:
-		return dialConnector(s.config.Proc, s.cut, s.config.Env)
+		return dialConnector(s.config.Proc, s.config.Redact, s.config.Env)
 	case Opens:
-		return watchOpens(s.config.Proc, s.cut, s.config.Env)
+		return watchOpens(s.config.Proc, s.config.Redact, s.config.Env)
 	default:
 		return polling{}, nil
 	}

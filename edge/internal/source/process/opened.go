@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/edge/internal/source/process/opens"
 )
 
@@ -60,7 +61,7 @@ type openedAt struct {
 	at time.Time
 }
 
-func watchOpens(proc string, cut redactor, env []string) (*opened, error) {
+func watchOpens(proc string, cut redact.Redactor, env []string) (*opened, error) {
 	watch, err := opens.New(proc)
 	if err != nil {
 		return nil, err

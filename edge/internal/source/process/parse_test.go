@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/procfs"
+
+	"github.com/apss-sensor/apss/edge/internal/redact"
 )
 
 const statTail = " 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 12345 4096 1 18446744073709551615 1 1 140000 0 0 0 0 0 0 0 0 0 17 0 0 0"
@@ -106,7 +108,7 @@ func TestMakeCmdline(t *testing.T) {
 		"more than read":  {strings.Repeat("x", maxCmdlineRead+1), []string{strings.Repeat("x", maxCmdlineRunes)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := redactor{}.makeCmdline([]byte(tt.in))
+			got := makeCmdline(redact.Redactor{}, []byte(tt.in))
 			if diff := cmp.Diff(tt.args, got.args); diff != "" {
 				t.Errorf("args differ (-want +got):\n%s", diff)
 			}
@@ -165,7 +167,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		appendPIDs(nil, b)
-		c := redactor{}.makeCmdline(b)
+		c := makeCmdline(redact.Redactor{}, b)
 		if len(c.args) > maxArgs || utf8.RuneCountInString(strings.Join(c.args, "")) > maxCmdlineRunes {
 			t.Errorf("kept %d args, %d runes", len(c.args), utf8.RuneCountInString(c.joined))
 		}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -26,7 +27,7 @@ type reader struct {
 	root int // the mount
 	buf  []byte
 	link []byte
-	cut  redactor
+	cut  redact.Redactor
 	env  []string // the names of variables to keep
 	// early holds what was read of programs before, at the moment they started: it is taken instead.
 	early map[int32]details
@@ -181,7 +182,7 @@ func (r *reader) memory(dir int) details {
 	var taken int
 	if len(r.env) > 0 {
 		if b, err = r.file(dir, "environ"); err == nil {
-			d.env, taken = r.cut.pick(b, r.env)
+			d.env, taken = pick(r.cut, b, r.env)
 		}
 	}
 	d.redacted = taken
@@ -208,7 +209,7 @@ func (r *reader) rest(dir int, d *details) {
 	}
 	d.login, d.session = r.id(dir, "loginuid"), r.id(dir, "sessionid")
 	taken := d.redacted
-	d.cmdline = r.cut.makeCmdline(d.line)
+	d.cmdline = makeCmdline(r.cut, d.line)
 	d.redacted += taken
 	d.line = nil
 	d.script = r.script(dir, d)
@@ -238,13 +239,13 @@ func cleanExe(link string) (string, bool) {
 }
 
 // makeCmdline redacts and bounds what /proc/PID/cmdline holds.
-func (r redactor) makeCmdline(b []byte) cmdline {
+func makeCmdline(cut redact.Redactor, b []byte) cmdline {
 	c := cmdline{truncated: len(b) > maxCmdlineRead}
 	args := splitCmdline(b[:min(len(b), maxCmdlineRead)])
 	if len(args) > maxArgs {
 		args, c.truncated = args[:maxArgs], true
 	}
-	args, c.redacted = r.redact(args)
+	args, c.redacted = cut.Args(args)
 	left := maxCmdlineRunes
 	for i, arg := range args {
 		head := firstRunes(arg, left)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -54,14 +55,14 @@ func FuzzScriptOf(f *testing.F) {
 func TestPick(t *testing.T) {
 	long := strings.Repeat("é", 2*maxVariableRunes)
 	environ := "HOME=/root\x00LD_PRELOAD=/tmp/x.so\x00NODE_OPTIONS=--require=https://a:b@c\x00DB_PASSWORD=x\x00ENV=" + long + "\x00LD_AUDIT"
-	got, n := redactor{}.pick([]byte(environ), append(DefaultEnv(), "DB_PASSWORD"))
+	got, n := pick(redact.Redactor{}, []byte(environ), append(DefaultEnv(), "DB_PASSWORD"))
 	want := []string{
 		"LD_PRELOAD=/tmp/x.so", "NODE_OPTIONS=--require=https://a:[redacted]@c", "DB_PASSWORD=[redacted]", "ENV=" + long[:2*maxVariableRunes],
 	}
 	if diff := cmp.Diff(want, got); diff != "" || n != 2 {
 		t.Errorf("redacted %d, differs (-want +got):\n%s", n, diff)
 	}
-	many, _ := redactor{}.pick([]byte(strings.Repeat("ENV=\xff\x00", 1000)), DefaultEnv())
+	many, _ := pick(redact.Redactor{}, []byte(strings.Repeat("ENV=\xff\x00", 1000)), DefaultEnv())
 	if len(many) != maxVariables {
 		t.Errorf("got %d variables, want %d", len(many), maxVariables)
 	}
@@ -70,7 +71,7 @@ func TestPick(t *testing.T) {
 func FuzzPick(f *testing.F) {
 	f.Add([]byte("A=b\x00LD_PRELOAD=/x\x00\x00=\x00ENV"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, _ := redactor{}.pick(b, DefaultEnv())
+		got, _ := pick(redact.Redactor{}, b, DefaultEnv())
 		for _, v := range got {
 			name, _, found := strings.Cut(v, "=")
 			if !found || !slices.Contains(DefaultEnv(), name) || utf8.RuneCountInString(v) > len(name)+1+maxVariableRunes {

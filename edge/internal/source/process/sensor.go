@@ -2,8 +2,6 @@ package process
 
 import (
 	"cmp"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -50,8 +49,8 @@ type Config struct {
 	// Container returns the container of a process that started at that clock tick, nil for the host's; it is false when
 	// the process could not be read. Nil when nothing tells.
 	Container func(pid int32, start uint64) (*event.Container, bool)
-	// HashRedacted puts a hash keyed with a random number in the place of each credential.
-	HashRedacted bool
+	// Redact takes credentials out of arguments and variables.
+	Redact redact.Redactor
 	// Logger takes what a person should know; nothing is logged when nil.
 	Logger *slog.Logger
 }
@@ -65,11 +64,9 @@ type Sensor struct {
 	loadID int // of loadavg, kept open: a look at the cursor costs one system call
 	boot   time.Time
 
-	cut redactor
-
-	// Of Run's goroutine.
+	untried []string // of Run's goroutine
+	// mechanism is changed by Run's goroutine alone, with the lock; without it that may read it.
 	mechanism mechanism
-	untried   []string
 
 	mu        sync.Mutex
 	using     string            // the mechanism's name
@@ -84,11 +81,13 @@ type Sensor struct {
 	accounted uint64
 	cursor    int32
 	pidMax    int32
-	listed    time.Time // when the pids were listed last
-	fresh     []int32   // forks of the last second that ran no program yet
-	depth     int       // of parents being read
-	doubts    int       // lists that showed what the cursor did not announce
-	events    []*event.Event
+	listed    time.Time      // when the pids were listed last
+	fresh     []int32        // forks of the last second that ran no program yet
+	depth     int            // of parents being read
+	doubts    int            // lists that showed what the cursor did not announce
+	events    []*event.Event // that the next scan hands out
+	began     []Began        // a ring, once it is full
+	oldest    int            // in it
 	said      struct{ denied, unreadable bool }
 }
 
@@ -121,10 +120,6 @@ func New(c Config) (*Sensor, error) {
 		mechanism: polling{},
 		using:     Polling,
 	}
-	if c.HashRedacted {
-		s.cut.key = make([]byte, sha256.Size)
-		_, _ = rand.Read(s.cut.key) // never returns an error
-	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -152,12 +147,13 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.read = r
-	r.cut, r.env = s.cut, s.config.Env
+	r.cut, r.env = s.config.Redact, s.config.Env
 	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.loadID = -1
 	}
 	s.tree, s.fresh, s.unseen = make(map[int32]*entry), nil, unseen{}
+	s.events, s.began, s.oldest = nil, nil, 0
 	s.pidMax = s.read.pidMax()
 	s.cursor, _ = s.readCursor()
 	n, err := r.list(func(pid int32) { s.look(pid, now, baseline) })
@@ -192,7 +188,6 @@ func (s *Sensor) closeLocked() {
 func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events = nil
 	s.stats.Scans++
 	list, all := s.mechanism.take(s, now)
 	all, s.lookAll = all || s.lookAll, false
@@ -204,7 +199,9 @@ func (s *Sensor) scan(now time.Time) ([]*event.Event, time.Duration) {
 	slices.SortStableFunc(s.events, func(a, b *event.Event) int {
 		return cmp.Or(a.Timestamp.Compare(b.Timestamp), a.Process.StartTime.Compare(b.Process.StartTime))
 	})
-	return s.events, next
+	events := s.events
+	s.events = nil
+	return events, next
 }
 
 // passCursor reads the pids that the cursor passed.

@@ -24,7 +24,7 @@ const (
 type entry struct {
 	image
 	start   uint64
-	process *event.Process   // nil for a kernel thread; never handed out itself
+	process *event.Process   // nil for a kernel thread; handed out by Recent alone, and not changed after an exec
 	where   *event.Container // nil until asked for, and for a process of the host
 	born    time.Time        // when it was seen first
 	gone    time.Time        // when it was seen no more
@@ -37,6 +37,7 @@ type entry struct {
 	read    time.Time        // when the program was read, or announced
 	looked  bool             // it was read by a look
 	threads bool             // it may have more than one
+	settled bool             // it is where it will stay
 	status  *syscall.WaitStatus
 	// held is a new process whose arguments were not there yet: its event waits for them.
 	held *details
@@ -220,6 +221,7 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 	s.saw(d, now)
 	p := e.process.Clone()
 	p.Cmdline, p.Args = d.joined, d.args // which the tree may have trimmed
+	s.remember(e, now)
 	s.events = append(s.events, &event.Event{
 		Type: event.ProcessExec, Timestamp: now, Container: s.container(e), Process: p, Metadata: metadata(d, previous),
 	})

@@ -141,9 +141,17 @@ type bench struct {
 // the error or the log.
 func (b bench) against(ctx context.Context, t *testing.T, receiver http.Handler) *outcome.Error {
 	t.Helper()
-	server := httptest.NewServer(receiver)
-	defer server.Close()
-	return b.at(ctx, t, server.URL)
+	url, stop := serve(receiver)
+	defer stop()
+	return b.at(ctx, t, url)
+}
+
+// serve starts a receiver below a path of its own. What comes elsewhere is not of the test: a port that one process
+// closes, to see what happens when it is called, is soon the port of another process's receiver.
+func serve(receiver http.Handler) (url string, stop func()) {
+	path := "/" + event.NewID()
+	server := httptest.NewServer(http.StripPrefix(path, receiver))
+	return server.URL + path, server.Close
 }
 
 func (b bench) at(ctx context.Context, t *testing.T, url string) *outcome.Error {

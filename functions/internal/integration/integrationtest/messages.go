@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -39,12 +38,16 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 			return i.(integration.Notifier).SendAlert(ctx, a)
 		}})
 	}
-	if _, ok := probe.(integration.IncidentNotifier); !ok {
+	_, people := probe.(integration.IncidentNotifier)
+	if s.Inspect == nil && (people || len(list) > 0) {
+		t.Fatal("the subject takes alerts and has no Inspect")
+	}
+	if !people {
 		return list
 	}
-	server := httptest.NewServer(s.accept())
-	defer server.Close()
-	opener := s.New(t, server.URL, slog.New(slog.DiscardHandler)).(integration.IncidentNotifier)
+	url, stop := serve(s.accept())
+	defer stop()
+	opener := s.New(t, url, slog.New(slog.DiscardHandler)).(integration.IncidentNotifier)
 	ref, err := opener.SendIncident(t.Context(), Incident(integration.Opened, "", eventtest.Alert()))
 	if err != nil {
 		t.Fatalf("opening an incident at a receiver that accepts it: %v", err)
@@ -59,7 +62,7 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 		}})
 	}
 	list = append(list, aMessage{"SendDigest", func(ctx context.Context, n integration.Integration, a *event.Alert) error {
-		return n.(integration.IncidentNotifier).SendDigest(ctx, Digest(a, 40))
+		return n.(integration.IncidentNotifier).SendDigest(ctx, Digest(a, integration.MaxDigest+10))
 	}})
 	slices.SortFunc(list, func(a, b aMessage) int { return strings.Compare(a.name, b.name) })
 	return list
@@ -100,7 +103,7 @@ func (s Subject) sent(t *testing.T, m aMessage, a *event.Alert) (bodies []string
 	t.Helper()
 	var mu sync.Mutex
 	accept := s.accept()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url, stop := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		body, err := io.ReadAll(r.Body)
@@ -117,8 +120,8 @@ func (s Subject) sent(t *testing.T, m aMessage, a *event.Alert) (bodies []string
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		accept(w, r)
 	}))
-	defer server.Close()
-	if err := m.send(t.Context(), s.New(t, server.URL, slog.New(slog.DiscardHandler)), a); err != nil {
+	defer stop()
+	if err := m.send(t.Context(), s.New(t, url, slog.New(slog.DiscardHandler)), a); err != nil {
 		t.Error(err)
 	}
 	return bodies
@@ -170,6 +173,7 @@ func Alerts() map[string]*event.Alert {
 		p.Ancestors = append(p.Ancestors, event.Ancestor{PID: 1, Exe: "/bin/sh", Cmdline: strings.Repeat("sh ", 100)})
 		many.EventIDs = append(many.EventIDs, event.NewID())
 		many.Metadata.RecommendedActions = append(many.Metadata.RecommendedActions, strings.Repeat("Do. ", 100))
+		many.Metadata.FalsePositives = append(many.Metadata.FalsePositives, strings.Repeat("A test. ", 100))
 		many.Metadata.References = append(many.Metadata.References, "https://example.com/"+strings.Repeat("x", 300))
 	}
 	alerts := map[string]*event.Alert{
@@ -202,6 +206,6 @@ func alertOf(s string) *event.Alert {
 			Network: &event.Network{Protocol: s, Direction: s, SrcIP: s, DstIP: s, State: s},
 			Rules:   []string{s}, Metadata: map[string]any{s: s},
 		},
-		Metadata: event.AlertMetadata{Source: s, RecommendedActions: []string{s, s}, References: []string{s, "https://" + s}},
+		Metadata: event.AlertMetadata{Source: s, RecommendedActions: []string{s, s}, FalsePositives: []string{s}, References: []string{s, "https://" + s}},
 	}
 }

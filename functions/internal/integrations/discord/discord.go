@@ -15,7 +15,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -38,33 +37,28 @@ import (
 func Kind() integration.Kind {
 	return integration.Kind{
 		Name:     "discord",
-		Settings: func() integration.Settings { return &Settings{Timeout: 10 * time.Second} },
+		Settings: func() integration.Settings { return new(settings) },
 		Rate:     integration.Rate{PerMinute: 30, Burst: 5},
 	}
 }
 
-// Settings are those of one channel.
-type Settings struct {
+// settings are those of one channel.
+type settings struct {
 	WebhookURL integration.Secret `yaml:"webhook_url"` // of the channel's integrations; ?thread_id= for a thread in it
-	Timeout    time.Duration      `yaml:"timeout"`     // of a call
 }
 
 // Validate implements [integration.Settings].
-func (s *Settings) Validate() error {
-	var errs []error
+func (s *settings) Validate() error {
 	if !s.WebhookURL.Set() {
-		errs = append(errs, errors.New("webhook_url is not set: it is made in the channel's settings, under Integrations"))
+		return errors.New("webhook_url: is required; it is made in the channel's settings, under Integrations")
 	}
-	if s.Timeout < time.Second || s.Timeout > time.Minute {
-		errs = append(errs, fmt.Errorf("timeout is %v, want 1s to 1m", s.Timeout))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // New implements [integration.Settings].
-func (s *Settings) New(e integration.Env) (integration.Integration, error) {
+func (s *settings) New(e integration.Env) (integration.Integration, error) {
 	return &webhook{
-		http: httpx.New(httpx.Options{Timeout: s.Timeout, MaxConns: e.MaxConns, UserAgent: "apss-functions/" + e.Version}),
+		http: httpx.New(httpx.Options{Timeout: e.Timeout, MaxConns: e.MaxConns, UserAgent: e.UserAgent()}),
 		url:  s.WebhookURL, local: e.Local,
 	}, nil
 }

@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/apss-sensor/apss/functions/internal/credential"
 	"github.com/apss-sensor/apss/functions/internal/integration"
@@ -32,18 +31,17 @@ import (
 func Kind() integration.Kind {
 	return integration.Kind{
 		Name:     "pagerduty",
-		Settings: func() integration.Settings { return &Settings{Region: "us", Timeout: 10 * time.Second} },
+		Settings: func() integration.Settings { return &settings{Region: "us"} },
 		Rate:     integration.Rate{PerMinute: 120, Burst: 20},
 	}
 }
 
-// Settings are those of one service.
-type Settings struct {
+// settings are those of one service.
+type settings struct {
 	RoutingKey integration.Secret `yaml:"routing_key"` // the integration key of "Events API v2"
 	Region     string             `yaml:"region"`      // of the account: us, eu
 	// APIURL is the base of a stand-in for PagerDuty, for local runs only.
-	APIURL  string        `yaml:"api_url"`
-	Timeout time.Duration `yaml:"timeout"` // of a call
+	APIURL string `yaml:"api_url"`
 }
 
 // bases of the API by region (support.pagerduty.com/docs/service-regions).
@@ -52,31 +50,28 @@ func bases() map[string]string {
 }
 
 // Validate implements [integration.Settings].
-func (s *Settings) Validate() error {
+func (s *settings) Validate() error {
 	var errs []error
 	if !s.RoutingKey.Set() {
-		errs = append(errs, errors.New("routing_key is not set: it is the integration key of a service's Events API v2 integration"))
+		errs = append(errs, errors.New("routing_key: is required: the integration key of a service's Events API v2 integration"))
 	}
 	if bases()[s.Region] == "" {
-		errs = append(errs, fmt.Errorf("region is %q, want us or eu", s.Region))
-	}
-	if s.Timeout < time.Second || s.Timeout > time.Minute {
-		errs = append(errs, fmt.Errorf("timeout is %v, want 1s to 1m", s.Timeout))
+		errs = append(errs, fmt.Errorf("region: %.40q is none of us, eu", s.Region))
 	}
 	return errors.Join(errs...)
 }
 
 // New implements [integration.Settings].
-func (s *Settings) New(e integration.Env) (integration.Integration, error) {
+func (s *settings) New(e integration.Env) (integration.Integration, error) {
 	base := bases()[s.Region]
 	if s.APIURL != "" {
 		if !e.Local {
-			return nil, errors.New("api_url is for local runs: remove it")
+			return nil, errors.New("api_url: is for local runs; remove it")
 		}
 		base = strings.TrimRight(s.APIURL, "/")
 	}
 	return &client{
-		http: httpx.New(httpx.Options{Timeout: s.Timeout, MaxConns: e.MaxConns, UserAgent: "apss-functions/" + e.Version}),
+		http: httpx.New(httpx.Options{Timeout: e.Timeout, MaxConns: e.MaxConns, UserAgent: e.UserAgent()}),
 		key:  s.RoutingKey, url: base + "/v2/enqueue", instance: e.Name,
 	}, nil
 }

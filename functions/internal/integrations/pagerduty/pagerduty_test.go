@@ -37,11 +37,11 @@ func setting(s string) integration.Secret {
 
 func newClient(t *testing.T, url string) *client {
 	t.Helper()
-	s := Settings{RoutingKey: setting(integrationtest.Secret), Region: "us", APIURL: url, Timeout: 5 * time.Second}
+	s := settings{RoutingKey: setting(integrationtest.Secret), Region: "us", APIURL: url}
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
+	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, Timeout: 30 * time.Second, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,25 +290,25 @@ func TestSettings(t *testing.T) {
 	if err := Kind().Settings().Validate(); err == nil || strings.Contains(err.Error(), "region") || !strings.Contains(err.Error(), "routing_key") {
 		t.Errorf("got %v, want a fault of routing_key alone", err)
 	}
-	err := (&Settings{Region: "mars", Timeout: time.Hour}).Validate()
-	for _, key := range []string{"routing_key", "mars", "timeout"} {
+	err := (&settings{Region: "mars"}).Validate()
+	for _, key := range []string{"routing_key", "mars"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("got %v, want it to name %q", err, key)
 		}
 	}
 	for region, want := range map[string]string{"us": "https://events.pagerduty.com/v2/enqueue", "eu": "https://events.eu.pagerduty.com/v2/enqueue"} {
-		i, err := (&Settings{RoutingKey: setting("x"), Region: region, Timeout: time.Second}).New(integration.Env{})
+		i, err := (&settings{RoutingKey: setting("x"), Region: region}).New(integration.Env{})
 		if err != nil || i.(*client).url != want {
 			t.Errorf("%s: got %v, %v", region, i, err)
 		}
 	}
-	if _, err := (&Settings{RoutingKey: setting("x"), Region: "us", APIURL: "http://127.0.0.1"}).New(integration.Env{}); err == nil {
+	if _, err := (&settings{RoutingKey: setting("x"), Region: "us", APIURL: "http://127.0.0.1"}).New(integration.Env{}); err == nil {
 		t.Error("api_url is taken outside of local runs")
 	}
 }
 
 func TestKeyForm(t *testing.T) {
-	s := Settings{RoutingKey: setting("u+short-api-key"), Region: "us", APIURL: "http://127.0.0.1:1", Timeout: time.Second}
+	s := settings{RoutingKey: setting("u+short-api-key"), Region: "us", APIURL: "http://127.0.0.1:1"}
 	i, err := s.New(integration.Env{Local: true})
 	if err != nil {
 		t.Fatal(err)

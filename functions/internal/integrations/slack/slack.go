@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/apss-sensor/apss/functions/internal/credential"
 	"github.com/apss-sensor/apss/functions/internal/integration"
@@ -31,20 +30,19 @@ import (
 func Kind() integration.Kind {
 	return integration.Kind{
 		Name:     "slack",
-		Settings: func() integration.Settings { return &Settings{Timeout: 10 * time.Second} },
+		Settings: func() integration.Settings { return new(settings) },
 		Rate:     integration.Rate{PerMinute: 50, Burst: 5},
 	}
 }
 
-// Settings are those of one channel: webhook_url, or bot_token and channel.
-type Settings struct {
+// settings are those of one channel: webhook_url, or bot_token and channel.
+type settings struct {
 	WebhookURL integration.Secret `yaml:"webhook_url"`
 	BotToken   integration.Secret `yaml:"bot_token"`
 	Channel    string             `yaml:"channel"` // its id
 	Gov        bool               `yaml:"gov"`     // a bot of GovSlack
 	// APIURL is the base of a stand-in for Slack's API, for local runs only.
-	APIURL  string        `yaml:"api_url"`
-	Timeout time.Duration `yaml:"timeout"` // of a call
+	APIURL string `yaml:"api_url"`
 }
 
 // channelID: a public channel, a private one, or a direct message. Names change, and a private channel is not found by its
@@ -52,30 +50,27 @@ type Settings struct {
 var channelID = regexp.MustCompile(`^[CGD][A-Z0-9]{6,}$`)
 
 // Validate implements [integration.Settings].
-func (s *Settings) Validate() error {
+func (s *settings) Validate() error {
 	var errs []error
 	switch {
 	case s.WebhookURL.Set() && s.BotToken.Set():
-		errs = append(errs, errors.New("webhook_url and bot_token are two ways to one channel: set one"))
+		errs = append(errs, errors.New("bot_token: is a second way to the channel that webhook_url has; set one"))
 	case !s.WebhookURL.Set() && !s.BotToken.Set():
-		errs = append(errs, errors.New("webhook_url is not set, nor bot_token: set one"))
+		errs = append(errs, errors.New("webhook_url: is required, or bot_token with channel"))
 	}
 	if s.BotToken.Set() && !channelID.MatchString(s.Channel) {
-		errs = append(errs, fmt.Errorf("channel is %q, want the channel's id, such as C0123456789: Slack shows it below the channel's details", s.Channel))
+		errs = append(errs, fmt.Errorf("channel: %.40q is no id such as C0123456789; Slack shows it below the channel's details", s.Channel))
 	}
 	if s.WebhookURL.Set() && (s.Channel != "" || s.Gov || s.APIURL != "") {
-		errs = append(errs, errors.New("channel, gov and api_url are for bot_token: a webhook knows its channel and host"))
-	}
-	if s.Timeout < time.Second || s.Timeout > time.Minute {
-		errs = append(errs, fmt.Errorf("timeout is %v, want 1s to 1m", s.Timeout))
+		errs = append(errs, errors.New("webhook_url: knows its channel and host; channel, gov and api_url are for bot_token"))
 	}
 	return errors.Join(errs...)
 }
 
 // New implements [integration.Settings].
-func (s *Settings) New(e integration.Env) (integration.Integration, error) {
+func (s *settings) New(e integration.Env) (integration.Integration, error) {
 	// 64 KiB hold any answer of the three methods: they repeat the message.
-	client := httpx.New(httpx.Options{Timeout: s.Timeout, MaxResponse: 64 << 10, MaxConns: e.MaxConns, UserAgent: "apss-functions/" + e.Version})
+	client := httpx.New(httpx.Options{Timeout: e.Timeout, MaxResponse: 64 << 10, MaxConns: e.MaxConns, UserAgent: e.UserAgent()})
 	if s.WebhookURL.Set() {
 		return &webhook{client, s.WebhookURL, e.Local}, nil
 	}
@@ -85,7 +80,7 @@ func (s *Settings) New(e integration.Env) (integration.Integration, error) {
 	}
 	if s.APIURL != "" {
 		if !e.Local {
-			return nil, errors.New("api_url is for local runs: remove it")
+			return nil, errors.New("api_url: is for local runs; remove it")
 		}
 		base = strings.TrimRight(s.APIURL, "/") + "/"
 	}

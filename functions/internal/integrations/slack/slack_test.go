@@ -35,13 +35,12 @@ func setting(s string) integration.Secret {
 	return integration.Secret{Source: secret.Plain{Value: secret.New(s)}}
 }
 
-func build(t *testing.T, s Settings) integration.Integration {
+func build(t *testing.T, s settings) integration.Integration {
 	t.Helper()
-	s.Timeout = 5 * time.Second
 	if err := s.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
+	i, err := s.New(integration.Env{Name: "oncall", Version: "1.0", Local: true, Timeout: 30 * time.Second, MaxConns: 20, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +49,12 @@ func build(t *testing.T, s Settings) integration.Integration {
 
 func newWebhook(t *testing.T, url string) integration.IncidentNotifier {
 	t.Helper()
-	return build(t, Settings{WebhookURL: setting(url + "/services/T000/B000/" + integrationtest.Secret)}).(integration.IncidentNotifier)
+	return build(t, settings{WebhookURL: setting(url + "/services/T000/B000/" + integrationtest.Secret)}).(integration.IncidentNotifier)
 }
 
 func newBot(t *testing.T, url string) integration.IncidentNotifier {
 	t.Helper()
-	return build(t, Settings{BotToken: setting(integrationtest.Secret), Channel: "C0123456789", APIURL: url + "/api"}).(integration.IncidentNotifier)
+	return build(t, settings{BotToken: setting(integrationtest.Secret), Channel: "C0123456789", APIURL: url + "/api"}).(integration.IncidentNotifier)
 }
 
 // hook is an incoming webhook as Slack documents it.
@@ -302,6 +301,19 @@ func show(m payload) string {
 	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(b.String())
 }
 
+// TestDigestLists: as many incidents as a digest may have are listed, each.
+func TestDigestLists(t *testing.T) {
+	a := eventtest.Alert()
+	a.RuleName = strings.Repeat("a_name:", 40)
+	url, calls := record(t, hook)
+	if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
+		t.Errorf("got %d incidents listed, want %d", n, integration.MaxDigest)
+	}
+}
+
 func TestWebhookAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		status int
@@ -408,14 +420,14 @@ func TestCheck(t *testing.T) {
 func TestSettings(t *testing.T) {
 	const good = "https://hooks.slack.com/services/T000/B000/XXXX"
 	for name, tt := range map[string]struct {
-		settings Settings
+		settings settings
 		faults   []string
 	}{
-		"webhook":      {Settings{WebhookURL: setting(good), Timeout: time.Second}, nil},
-		"bot":          {Settings{BotToken: setting("xoxb-1"), Channel: "C0123456789", Gov: true, Timeout: time.Second}, nil},
-		"none":         {Settings{Timeout: time.Second}, []string{"webhook_url"}},
-		"both":         {Settings{WebhookURL: setting(good), BotToken: setting("x"), Channel: "C0123456789", Timeout: time.Second}, []string{"two ways", "channel, gov"}},
-		"channel name": {Settings{BotToken: setting("x"), Channel: "#oncall", Timeout: time.Hour}, []string{"#oncall", "timeout"}},
+		"webhook":      {settings{WebhookURL: setting(good)}, nil},
+		"bot":          {settings{BotToken: setting("xoxb-1"), Channel: "C0123456789", Gov: true}, nil},
+		"none":         {settings{}, []string{"webhook_url"}},
+		"both":         {settings{WebhookURL: setting(good), BotToken: setting("x"), Channel: "C0123456789"}, []string{"bot_token", "webhook_url"}},
+		"channel name": {settings{BotToken: setting("x"), Channel: "#oncall"}, []string{"#oncall"}},
 	} {
 		err := tt.settings.Validate()
 		if (err == nil) != (len(tt.faults) == 0) {
@@ -427,7 +439,7 @@ func TestSettings(t *testing.T) {
 			}
 		}
 	}
-	away := Settings{BotToken: setting("x"), Channel: "C0123456789", APIURL: "http://127.0.0.1", Timeout: time.Second}
+	away := settings{BotToken: setting("x"), Channel: "C0123456789", APIURL: "http://127.0.0.1"}
 	if _, err := away.New(integration.Env{}); err == nil {
 		t.Error("api_url is taken outside of local runs")
 	}
@@ -475,13 +487,13 @@ func (r *rotated) Refresh() {
 func TestRotation(t *testing.T) {
 	url, _ := record(t, hook)
 	source := &rotated{values: []string{url + "/services/T/B/old", url + "/services/T/B/" + integrationtest.Secret}}
-	w := build(t, Settings{WebhookURL: integration.Secret{Source: source}}).(integration.IncidentNotifier)
+	w := build(t, settings{WebhookURL: integration.Secret{Source: source}}).(integration.IncidentNotifier)
 	if _, err := w.SendIncident(t.Context(), cases()["opened"]); err != nil {
 		t.Error(err)
 	}
 	url, _ = record(t, api)
 	source = &rotated{values: []string{"xoxb-old", integrationtest.Secret}}
-	b := build(t, Settings{BotToken: integration.Secret{Source: source}, Channel: "C0123456789", APIURL: url + "/api"}).(integration.IncidentNotifier)
+	b := build(t, settings{BotToken: integration.Secret{Source: source}, Channel: "C0123456789", APIURL: url + "/api"}).(integration.IncidentNotifier)
 	if ref, err := b.SendIncident(t.Context(), cases()["opened"]); err != nil || ref != "C0123456789:1763805600.000100" {
 		t.Errorf("got %q, %v", ref, err)
 	}

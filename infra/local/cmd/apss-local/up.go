@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/apss-sensor/apss/infra/local/internal/system"
@@ -73,13 +74,20 @@ func show(ctx context.Context, s *system.System, out *os.File, started time.Time
 	}
 }
 
-// lines prints a frame's head once, and then a line for each change.
+// lines prints a frame's head once, and then a line for each change and each of the newest alerts.
 func lines(out io.Writer) func(before, now view.State) {
 	last := ""
+	var told time.Time // when the newest alert came that was printed
 	return func(before, now view.State) {
 		if last == "" {
 			for _, line := range view.Head(now, view.Style{Width: 200}) {
 				fmt.Fprintln(out, line)
+			}
+		}
+		for _, r := range slices.Backward(now.Raised) {
+			if r.At.After(told) {
+				fmt.Fprintln(out, r.At.Format(time.TimeOnly), view.AlertLine(r))
+				told = r.At
 			}
 		}
 		if line := view.Line(now); line != last {

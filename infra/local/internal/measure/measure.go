@@ -3,8 +3,10 @@
 //	BENCH <name> <value> <unit>
 //
 // Latencies are from the return of the system call that changed a file to the event's arrival at the stand-in, or on the
-// topic, seen by a subscriber in this process. The agent's cost is the kernel's account of it (proc_pid_stat(5),
-// proc_pid_status(5)) over 20 s, with 300 more processes asleep on the machine than it has anyway.
+// topic, seen by a subscriber in this process; those of alerts are from the start of a program to its alert on the topic.
+// The agent's cost is the kernel's account of it (proc_pid_stat(5),
+// proc_pid_status(5)) over 20 s, with 300 more processes asleep on the machine than it has anyway, and again
+// for an agent without the rule pack.
 package measure
 
 import (
@@ -36,7 +38,8 @@ const (
 // Run measures and prints.
 func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	seen := newSeen()
-	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered})
+	raised := &raised{arrived: make(chan time.Time, 1)}
+	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered, Alerted: raised.see})
 	if err != nil {
 		return err
 	}
@@ -59,7 +62,23 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	} else {
 		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", c.Keys(), high.severity)
 	}
-	return errors.Join(err, idle(ctx, s.Agent().PID(), out))
+	if err := errors.Join(err, raised.measure(ctx, out)); err != nil {
+		return err
+	}
+	for _, agent := range []struct {
+		name   string
+		noPack bool
+	}{{"agent-idle", false}, {"agent-idle-without-rules", true}} {
+		s.KillAgent() // what it did so far is in its memory
+		s.Config.NoPack = agent.noPack
+		if err := s.StartAgent(ctx); err != nil {
+			return err
+		}
+		if err := idle(ctx, s.Agent().PID(), agent.name, out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // latencies of one file's changes.
@@ -69,6 +88,10 @@ type latencies struct {
 }
 
 func (l latencies) print(out io.Writer, name string, all []time.Duration) {
+	printQuantiles(out, name, all)
+}
+
+func printQuantiles(out io.Writer, name string, all []time.Duration) {
 	slices.Sort(all)
 	for _, q := range []struct {
 		name string
@@ -195,7 +218,7 @@ func (s *seen) warm(ctx context.Context, f *os.File) (size int64, err error) {
 }
 
 // idle measures the process pid while nothing is asked of it.
-func idle(ctx context.Context, pid int, out io.Writer) (err error) {
+func idle(ctx context.Context, pid int, name string, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asleep []*exec.Cmd
 	defer func() {
@@ -227,8 +250,8 @@ func idle(ctx context.Context, pid int, out io.Writer) (err error) {
 		return err
 	}
 	share := 100 * (after.cpu - before.cpu).Seconds() / time.Since(start).Seconds()
-	fmt.Fprintf(out, "BENCH agent-idle-cpu %.2f %%\n", share)
-	fmt.Fprintf(out, "BENCH agent-idle-rss %.1f MiB\n", float64(after.resident)/(1<<20))
+	fmt.Fprintf(out, "BENCH %s-cpu %.2f %%\n", name, share)
+	fmt.Fprintf(out, "BENCH %s-rss %.1f MiB\n", name, float64(after.resident)/(1<<20))
 	return nil
 }
 

@@ -32,7 +32,9 @@ func (p *play) files(ctx context.Context) error {
 		do   func() error
 	}{
 		{"create a watched file", event.FileCreate, func() error { return write("ssh-ed25519 AAAA someone\n") }},
-		{"change it", event.FileModify, func() error { return write("ssh-ed25519 BBBB someone else\n") }},
+		{"change it with a shell", event.FileModify, func() error {
+			return shell(ctx, "echo ssh-ed25519 BBBB someone else >> "+path+"; sleep 0.3")
+		}},
 		{"chmod it", event.FileChmod, func() error { return os.Chmod(path, 0o666) }}, //nolint:gosec // the point of the deed
 		{"delete it", event.FileDelete, func() error { return os.Remove(path) }},
 	}
@@ -56,6 +58,14 @@ func (p *play) files(ctx context.Context) error {
 		if err := p.arrived(ctx, step.deed, since, func(s *sighting) bool { return key(s) == string(step.typ) }); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// shell runs a line of shell.
+func shell(ctx context.Context, line string) error {
+	if out, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput(); err != nil { //nolint:gosec // the scenario's own words
+		return fmt.Errorf("sh -c %q: %w: %s", line, err, out)
 	}
 	return nil
 }

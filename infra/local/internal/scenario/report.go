@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/apss-sensor/apss/shared/event"
 )
 
 // group is a number of deeds of one kind.
@@ -34,6 +36,7 @@ type Result struct {
 	OK        bool           `json:"ok"`
 	Seconds   float64        `json:"seconds"`
 	Latencies []Latency      `json:"latencies"`
+	Alerts    []AlertRow     `json:"alerts"`
 	Table     []Row          `json:"table"`
 	Published int            `json:"published"` // all events of this machine, by id
 	Delivered int            `json:"delivered"`
@@ -123,6 +126,23 @@ func tally(groups []group, events []sighting, sealed map[string]bool, until time
 	}
 	r.OK = len(r.Faults) == 0
 	return table, r
+}
+
+// untold says what no event that arrived tells, though a deed of the scenario has it to tell.
+func untold(events []sighting) (faults []string) {
+	for _, want := range []struct {
+		what string
+		told func(*sighting) bool
+	}{
+		{"what changed in a file (a diff)", func(s *sighting) bool { return s.diff }},
+		{"who may have written a file (writers)", func(s *sighting) bool { return s.writers > 0 }},
+		{"who started a program (its parent and further ancestors)", func(s *sighting) bool { return s.typ == event.ProcessExec && s.ancestors > 1 }},
+	} {
+		if !slices.ContainsFunc(events, func(s sighting) bool { return s.delivered > 0 && want.told(&s) }) {
+			faults = append(faults, "no event that arrived tells "+want.what)
+		}
+	}
+	return faults
 }
 
 func (r *Row) count(s *sighting, sealed bool) {

@@ -1,11 +1,14 @@
 package scenario
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/apss-sensor/apss/shared/event"
 )
 
 // TestTally: whatever can go wrong in a run is found.
@@ -100,5 +103,22 @@ func TestTally(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestUntold(t *testing.T) {
+	told := []sighting{
+		{typ: event.FileModify, delivered: 1, diff: true}, {typ: event.FileModify, delivered: 1, writers: 1},
+		{typ: event.ProcessExec, delivered: 1, ancestors: 2},
+	}
+	if got := untold(told); len(got) != 0 {
+		t.Errorf("got %q, want nothing", got)
+	}
+	for i := range told {
+		lost := slices.Clone(told)
+		lost[i].delivered = 0
+		if got := untold(lost); len(got) != 1 {
+			t.Errorf("without event %d: got %q, want one fault", i, got)
+		}
 	}
 }

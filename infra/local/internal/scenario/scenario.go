@@ -1,4 +1,4 @@
-// Package scenario plays make demo-once: deeds on this machine, a kill of the agent in the middle of a burst, outages
+// Package scenario plays make demo-once: deeds on this machine that intruders do, here without effect, and their alerts; a kill of the agent in the middle of a burst, outages
 // of Pub/Sub and of the receiver, a poison event; and then accounts for every deed and every event, by its id.
 package scenario
 
@@ -61,7 +61,8 @@ func Run(ctx context.Context, c system.Config, out io.Writer, asJSON bool) error
 	}
 	// The service's shortest waits, so that an outage's end is felt at once.
 	c.MinBackoff, c.MaxBackoff, c.MaxPushBackoff = 250*time.Millisecond, 2*time.Second, time.Second
-	p := &play{story: st, tracker: newTracker(), demo: c.Demo(), sealed: make(map[string]bool)}
+	c.AlertWindow = window
+	p := &play{story: st, tracker: newTracker(), demo: c.Demo(), sealed: make(map[string]bool), alerts: newAlerts()}
 	result, err := p.run(ctx, c)
 	if err != nil {
 		return err
@@ -86,6 +87,7 @@ type play struct {
 	*system.System
 	demo      string
 	groups    []group
+	alerts    *alerts
 	latencies []Latency
 	sealed    map[string]bool // ids in the spool of the killed agent
 }
@@ -95,7 +97,7 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 		return result, err
 	}
 	p.System, err = system.Start(ctx, c, system.Watcher{
-		Published: p.published, Delivered: p.delivered, Dead: p.dead,
+		Published: p.published, Delivered: p.delivered, Dead: p.dead, Alerted: p.alerts.see,
 	})
 	if err != nil {
 		return result, err
@@ -106,7 +108,7 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 	}
 	a := p.Addresses()
 	p.tell("started: agent (pid %d), Pub/Sub on %s, functions on %s, Sweet Security's stand-in on %s", p.Agent().PID(), a.PubSub, a.Functions, a.Sweet)
-	acts := []func(context.Context) error{p.files, p.process, p.connection, p.burst, p.poison}
+	acts := []func(context.Context) error{p.files, p.process, p.connection, p.intrude, p.burst, p.poison}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return result, p.explain(err)
@@ -141,6 +143,9 @@ func (p *play) arrived(ctx context.Context, deed string, since time.Time, match 
 	took := s.deliveredAt.Sub(since)
 	p.latencies = append(p.latencies, Latency{deed, string(s.typ), s.severity.String(), float64(took.Microseconds()) / 1000})
 	p.tell("%-34s %-15s %-8s at the receiver after %d ms", deed, s.typ, s.severity, took.Milliseconds())
+	if s.detail != "" {
+		p.tell("    %s", s.detail)
+	}
 	return nil
 }
 
@@ -165,9 +170,25 @@ func (p *play) account(ctx context.Context) (Result, error) {
 	}
 	table, result := tally(p.groups, p.all(), p.sealed, until)
 	result.Table, result.Latencies = table, p.latencies
+	for _, fault := range untold(p.all()) {
+		result.OK = false
+		result.Faults = append(result.Faults, fault)
+	}
 	if p.overflow > 0 {
 		result.OK = false
 		result.Faults = append(result.Faults, fmt.Sprintf("%d events were not followed: more than %d", p.overflow, maxSightings))
+	}
+	var faults []string
+	result.Alerts, faults = p.alerts.account(p.all())
+	if len(faults) > 0 {
+		result.OK = false
+		result.Faults = append(result.Faults, faults...)
+	}
+	fmt.Fprintln(p.out, "\nalerts of the deeds:")
+	for _, row := range result.Alerts {
+		for _, line := range row.lines() {
+			fmt.Fprintln(p.out, line)
+		}
 	}
 	fmt.Fprintln(p.out)
 	for _, line := range tableLines(table) {

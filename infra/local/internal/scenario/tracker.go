@@ -18,8 +18,13 @@ type sighting struct {
 	cmdline   string // of a process
 	port      uint16 // of the other side
 	about     string
+	rules     []string
 	happened  time.Time
 	whileDown bool
+	detail    string // what else it tells
+	diff      bool   // it shows what changed
+	writers   int    // candidates
+	ancestors int    // of a process, its parent among them, that are more than a pid
 
 	published, delivered, dead int
 	publishedAt, deliveredAt   time.Time
@@ -95,9 +100,14 @@ func read(id string, raw event.Raw) *sighting {
 		return s
 	}
 	s.typ, s.severity, s.happened, s.about = e.Type, e.Severity, e.Timestamp, view.Essence(e)
+	s.rules = e.Rules
 	s.whileDown = e.Metadata["while_down"] == true
+	s.detail = view.Detail(e)
 	if e.File != nil {
-		s.path = e.File.Path
+		s.path, s.diff, s.writers = e.File.Path, e.File.Diff != "", len(e.File.Writers)
+	}
+	if e.Process != nil && e.Process.Parent != nil && e.Process.Parent.Exe != "" {
+		s.ancestors = 1 + len(e.Process.Ancestors)
 	}
 	if e.Process != nil && e.File == nil && e.Network == nil {
 		s.cmdline = e.Process.Cmdline

@@ -33,6 +33,9 @@ type Config struct {
 	Dir   string   // of logs, spool, state and the demo folder; made when it is not there
 	Watch []string // what the agent watches besides the demo folder
 
+	AlertWindow time.Duration // the agent's, for repeats of an alert; 0 is its default
+	NoPack      bool          // the agent evaluates only the rules of RulesDir
+
 	// Ports on 127.0.0.1; 0 takes a free one.
 	PubSubPort, FunctionsPort, AgentPort, SweetPort int
 	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
@@ -61,6 +64,9 @@ func (c Config) Demo() string { return filepath.Join(c.Dir, "watched") }
 
 // Keys is a file in the demo folder whose name makes its changes HIGH. It does not exist at first, its folder does.
 func (c Config) Keys() string { return filepath.Join(c.Demo(), ".ssh", "authorized_keys") }
+
+// RulesDir is the agent's folder of rules, laid over the pack; empty at first.
+func (c Config) RulesDir() string { return filepath.Join(c.Dir, "rules") }
 
 // LogFile is where the programs' output goes.
 func (c Config) LogFile() string { return filepath.Join(c.Dir, "apss-local.log") }
@@ -117,7 +123,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("path %q: must have no comma", path))
 		}
 	}
-	for _, dir := range []string{c.Dir, filepath.Dir(c.Keys()), c.SpoolDir(), c.StateDir()} {
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Keys()), c.SpoolDir(), c.StateDir(), c.RulesDir()} {
 		if err := writable(dir); err != nil {
 			errs = append(errs, fmt.Errorf("-dir: %w", err))
 			break

@@ -27,6 +27,7 @@ type Watcher struct {
 	Published func(e event.Raw, at time.Time) // seen on the topic
 	Delivered func(e event.Raw, at time.Time) // accepted by the stand-in
 	Dead      func(e event.Raw, reason string)
+	Alerted   func(a *event.Alert, at time.Time) // seen on the topic of alerts
 }
 
 // ledgerCapacity events are followed by their id.
@@ -161,7 +162,7 @@ func (s *System) StartAgent(ctx context.Context) error {
 	if err != nil {
 		node = "localhost"
 	}
-	p, err := s.run(ctx, "apss-agent", s.agentAddr, []string{
+	env := []string{
 		"PUBLISHER=pubsub",
 		"PUBSUB_PROJECT_ID=" + Project,
 		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
@@ -173,7 +174,13 @@ func (s *System) StartAgent(ctx context.Context) error {
 		"STATE_DIR=" + s.Config.StateDir(),
 		"WATCH_PATHS=" + strings.Join(append(slices.Clone(s.Config.Watch), s.Config.Demo()), ","),
 		"HTTP_ADDR=" + s.agentAddr,
-	})
+		"RULES_DIRS=" + s.Config.RulesDir(),
+		fmt.Sprint("RULES_PACK=", !s.Config.NoPack),
+	}
+	if s.Config.AlertWindow > 0 {
+		env = append(env, "ALERT_WINDOW="+s.Config.AlertWindow.String())
+	}
+	p, err := s.run(ctx, "apss-agent", s.agentAddr, env)
 	s.mu.Lock()
 	s.agent = p
 	s.mu.Unlock()

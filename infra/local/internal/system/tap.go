@@ -16,7 +16,7 @@ func (s *System) startTaps(ctx context.Context) error {
 	s.stopTaps = stop
 	taps := map[string]func(dispatch.Message){
 		EventsTopic:      s.published,
-		AlertsTopic:      func(dispatch.Message) { s.Feed.alert() },
+		AlertsTopic:      s.alerted,
 		DeadLettersTopic: s.dead,
 	}
 	for topic, see := range taps {
@@ -119,6 +119,7 @@ type Feed struct {
 	mu         sync.Mutex
 	arrivals   []Arrival // oldest first
 	alerts     int64
+	raised     []Raised // oldest first
 	deadReason string
 }
 
@@ -132,12 +133,6 @@ func (f *Feed) add(events []event.Raw, at time.Time) {
 	if extra := len(f.arrivals) - feedLength; extra > 0 {
 		f.arrivals = append(f.arrivals[:0], f.arrivals[extra:]...)
 	}
-}
-
-func (f *Feed) alert() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.alerts++
 }
 
 func (f *Feed) setDead(reason string) {

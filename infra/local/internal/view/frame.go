@@ -30,6 +30,7 @@ type State struct {
 	Faults     standin.Faults
 	Arrivals   []system.Arrival // newest first
 	Alerts     int64
+	Raised     []system.Raised // newest first
 	DeadReason string
 	Trouble    string
 }
@@ -41,7 +42,7 @@ func Look(s *system.System, started time.Time, agent system.AgentCounts, agentEr
 		At: time.Now(), Started: started, Addresses: s.Addresses(), Emulator: s.Broker.Emulator(),
 		Demo: s.Config.Demo(), Log: s.Config.LogFile(), Agent: agent, AgentError: agentErr,
 		Books: s.Ledger.Totals(), Push: s.Dispatcher.Stats(), Faults: s.Standin.Faults(),
-		Arrivals: arrivals, Alerts: alerts, DeadReason: dead,
+		Arrivals: arrivals, Alerts: alerts, Raised: s.Feed.Raised(), DeadReason: dead,
 	}
 }
 
@@ -99,12 +100,13 @@ func Frame(before, now State, st Style) []string {
 	lines = append(lines, counts(before, now, st)...)
 	lines = append(lines, condition(now, st)...)
 	lines = append(lines, "")
-	lines = append(lines, st.paint(bold, cut("arrived last", st.Width)))
+	lines = append(lines, alertLines(now, st)...)
+	lines = append(lines, "", st.paint(bold, cut("arrived last", st.Width)))
 	if len(now.Arrivals) == 0 {
 		lines = append(lines, st.paint(dim, cut(" nothing yet", st.Width)))
 	}
 	for _, arrival := range now.Arrivals {
-		lines = append(lines, arrivalLine(arrival, st))
+		lines = append(lines, arrivalLines(arrival, st)...)
 	}
 	return lines[:min(len(lines), max(st.Height, 0))]
 }
@@ -195,16 +197,21 @@ func describe(f standin.Faults) string {
 	return strings.Join(parts, ", ")
 }
 
-func arrivalLine(a system.Arrival, st Style) string {
+// arrivalLines are one line of an event, and a second where it has more to tell.
+func arrivalLines(a system.Arrival, st Style) []string {
 	e, err := event.Decode(a.Event)
 	if err != nil {
-		return cut(" "+Printable(err.Error()), st.Width)
+		return []string{cut(" "+Printable(err.Error()), st.Width)}
 	}
 	head := fmt.Sprintf(" %s  ", a.At.Local().Format("15:04:05.000"))
 	severity := pad(e.Severity.String(), 8)
 	rest := fmt.Sprintf("  %s  %s  %s", pad(Printable(string(e.Type)), 15), pad(latency(a.At.Sub(e.Timestamp)), 6), Printable(Essence(e)))
 	rest = cut(rest, st.Width-len(head)-8)
-	return st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest
+	lines := []string{st.paint(dim, head) + st.paint(severityColor(e.Severity), severity) + rest}
+	if detail := Detail(e); detail != "" {
+		lines = append(lines, st.paint(dim, cut(strings.Repeat(" ", len(head))+Printable(detail), st.Width)))
+	}
+	return lines
 }
 
 func severityColor(s event.Severity) string {

@@ -81,7 +81,8 @@ func state(t *testing.T) (before, now State) {
 	encode := func(e *event.Event) event.Raw { return e.AppendJSON(nil) }
 	hostile := encode(&event.Event{
 		ID: event.NewID(), Type: "\x1b[8m", Severity: event.Critical, Timestamp: at.Add(-250 * time.Millisecond),
-		File: &event.File{Path: "/tmp/\x1b[2J\u202e" + strings.Repeat("日本", 200)},
+		File:      &event.File{Path: "/tmp/\x1b[2J\u202e" + strings.Repeat("日本", 200), Diff: "+\x1b[8m\u202e" + strings.Repeat("日", 90)},
+		Container: &event.Container{Name: "\x1b[2J"}, Metadata: map[string]any{"renamed_from": "/\x1b[2J" + strings.Repeat("日本", 200)},
 	})
 	dialled := encode(&event.Event{
 		ID: event.NewID(), Type: event.NetworkConnect, Severity: event.High, Timestamp: at.Add(-1500 * time.Millisecond),
@@ -170,6 +171,37 @@ func TestEssence(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDetail(t *testing.T) {
+	shell := &event.Process{
+		PID: 9, Exe: "/bin/sh", Cmdline: "sh /tmp/x.sh", Capture: event.CaptureFull, Parent: &event.Ancestor{PID: 7, Exe: "/usr/sbin/sshd"},
+		Ancestors: []event.Ancestor{{PID: 1, Cmdline: "/sbin/init splash"}},
+	}
+	for want, e := range map[string]*event.Event{
+		"": {Type: event.AgentHeartbeat},
+		"in default/web/app · script /tmp/x.sh · from sshd[7] ← init[1]": {
+			Type: event.ProcessExec, Process: shell, Metadata: map[string]any{"script": "/tmp/x.sh"},
+			PodName: "web", PodNamespace: "default", Container: &event.Container{ID: "abc", Name: "app"},
+		},
+		"in 0123456789ab · known by name only": {
+			Process: &event.Process{Exe: "/bin/x", Capture: event.CaptureName}, Container: &event.Container{ID: "0123456789abcdef"},
+		},
+		"in default/web · mode 0666, was 0644 · +2 −1 lines +eve::0:0 · perhaps by sed[9] 50%, pid 8 20% · found by a rescan": {
+			File: &event.File{
+				Path: "/etc/passwd", FileState: event.FileState{Mode: "0666"}, Previous: &event.FileState{Mode: "0644"},
+				Diff:    "--- before\n+++ after\n@@ -1 +1,2 @@\n-a\n+eve::0:0\n+b\n",
+				Writers: []event.Writer{{PID: 9, Exe: "/bin/sed", Confidence: .5}, {PID: 8, Confidence: .2}},
+			}, PodName: "web", PodNamespace: "default", Metadata: map[string]any{"rescan": true},
+		},
+		"by sh[9] · talks over a socket · from sshd[7] ← init[1]": {
+			Network: &event.Network{Direction: "outbound"}, Process: shell, Metadata: map[string]any{"stdio_socket": true},
+		},
+	} {
+		if got := Detail(e); got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package notify
+
+const stormAlerts = 100_000

@@ -1,0 +1,80 @@
+package notify
+
+import (
+	"context"
+	"time"
+
+	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/shared/event"
+	"github.com/apss-sensor/apss/shared/outcome"
+)
+
+// Test sends a marked test to the receiver by the real way, and returns what it said: the integration's own test, else a
+// marked alert or an incident with its end. It is made also while the breaker is open, which is left as it is. The error
+// is an *[outcome.Error].
+func (n *Notify) Test(ctx context.Context) (integration.Receipt, error) {
+	if !n.begin() {
+		return integration.Receipt{}, &outcome.Error{Class: outcome.Retry, Reason: "the function is ending"}
+	}
+	defer n.wg.Done()
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Deliver)
+	defer cancel()
+	if err := n.gate.enter(ctx, event.Critical); err != nil {
+		return integration.Receipt{}, &outcome.Error{Class: outcome.Retry, Reason: "no time left for a call", Err: err}
+	}
+	defer n.gate.leave()
+	begin := time.Now()
+	receipt, err := n.try(ctx)
+	if receipt.Latency == 0 {
+		receipt.Latency = time.Since(begin)
+	}
+	e := outcome.From(err)
+	if e == nil || e.Class == outcome.OK {
+		return receipt, nil
+	}
+	if receipt.Status == 0 {
+		receipt.Status = e.Status
+	}
+	if receipt.Answer == "" {
+		receipt.Answer = e.Reason
+	}
+	return receipt, e
+}
+
+func (n *Notify) try(ctx context.Context) (receipt integration.Receipt, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &outcome.Error{Class: outcome.Permanent, Reason: "the integration panicked"}
+		}
+	}()
+	if t, ok := n.cfg.To.(integration.Tester); ok {
+		return t.Test(ctx)
+	}
+	a := testAlert(n.cfg.Name, time.Now().UTC())
+	if n.people == nil {
+		return receipt, n.programs.SendAlert(ctx, a)
+	}
+	i := integration.Incident{
+		Change: integration.Opened, Alert: a, Fingerprint: a.Fingerprint, Count: 1, FirstSeen: a.FirstSeen, LastSeen: a.LastSeen, Test: true,
+	}
+	if i.Ref, err = n.people.SendIncident(ctx, i); err != nil {
+		return receipt, err
+	}
+	i.Change = integration.Resolved
+	_, err = n.people.SendIncident(ctx, i)
+	return receipt, err
+}
+
+// testAlert is an alert that says of itself that it is a test.
+func testAlert(name string, now time.Time) *event.Alert {
+	e := &event.Event{
+		ID: event.NewID(), AgentID: "apss/functions", Type: event.IntegrationTest, Severity: event.Info, Timestamp: now,
+		Metadata: map[string]any{"integration": name},
+	}
+	return &event.Alert{
+		ID: event.NewID(), Timestamp: now, Severity: event.Info, RuleID: "APSS-TEST", RuleName: "Test of an integration",
+		Description: "This is a test: somebody asked whether alerts arrive here. Nothing happened and nothing is to be done.",
+		EventIDs:    []string{e.ID}, Fingerprint: event.Fingerprint("APSS-TEST", e, name, e.ID), Count: 1, FirstSeen: now, LastSeen: now,
+		Event: e, Metadata: event.AlertMetadata{Source: "apss"},
+	}
+}

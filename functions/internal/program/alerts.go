@@ -1,0 +1,33 @@
+package program
+
+import (
+	"fmt"
+
+	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/functions/internal/notify"
+	"github.com/apss-sensor/apss/functions/internal/state"
+)
+
+// Bounds of the state that one instance keeps for itself: incidents of a cluster in trouble, and the ids of a day's alerts.
+const (
+	stateRecords = 200_000
+	stateBytes   = 64 << 20
+)
+
+// newState makes the store that all integrations of this instance share.
+func newState() state.Store { return state.NewMemory(stateRecords, stateBytes) }
+
+// notify delivers the alerts of an instance.
+func (p *Program) notify(in integration.Instance, to integration.Integration) (alertHandler, error) {
+	s := p.settings
+	n, err := notify.New(notify.Config{
+		Name: in.Name, To: to, Route: in.Route.MatchAlert, Dead: p.dead, State: p.state,
+		Rate: notify.Rate(in.Rate), Group: notify.Group(in.Group), MaxConns: s.Calls,
+		Call: s.CallTimeout, Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: p.inHand,
+		Log: p.tel.Logger(), Meter: p.tel.Meter(), Tracer: p.tracer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("alerts to %s: %w", in.Name, err)
+	}
+	return n, nil
+}
