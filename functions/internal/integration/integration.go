@@ -44,10 +44,11 @@ type Notifier interface {
 
 // IncidentNotifier is an integration for people.
 type IncidentNotifier interface {
-	// SendIncident tells the receiver of a change of i. Of an opened one it returns the reference by which the receiver
-	// knows it from then on, "" when it has none; the core hands it back in later changes.
+	// SendIncident tells the receiver of a change of i. It returns the reference by which the receiver knows the incident
+	// from then on, "" when it has none; the core hands the last one back in later changes. (It changes when a person
+	// deleted the message that would have been edited.) It must not change the alert.
 	SendIncident(ctx context.Context, i Incident) (ref string, err error)
-	// SendDigest tells of many incidents at once, in one message.
+	// SendDigest tells of many incidents at once, in one message. It must not change the alerts.
 	SendDigest(ctx context.Context, d Digest) error
 }
 
@@ -75,10 +76,14 @@ type Incident struct {
 	Test        bool   // sent by a person to try the way: say so in the message
 }
 
+// MaxDigest is how many incidents any receiver can list in a digest: a line each is within the smallest limit, Discord's
+// description of 4,096 characters (https://discord.com/developers/docs/resources/message#embed-object-embed-limits).
+const MaxDigest = 50
+
 // Digest stands for incidents that a receiver's rate limit would not let through one by one.
 type Digest struct {
 	From, To  time.Time
-	Incidents []Incident // most severe first; at most what a message can list
+	Incidents []Incident // most severe first, at most MaxDigest
 	More      int        // incidents beyond those, all listed in the function's log
 	Alerts    int64      // of all of them
 }

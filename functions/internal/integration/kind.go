@@ -2,6 +2,7 @@ package integration
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -12,7 +13,7 @@ import (
 // Kind makes integrations of one kind. Each folder below integrations/ has a function Kind that returns it.
 type Kind struct {
 	Name string // as in the document: "slack"
-	Rate Rate   // of an instance whose document says none
+	Rate Rate   // of an instance whose document says none: what the receiver is known to bear
 	// Settings returns a pointer to a new struct with the kind's own settings at their defaults. Its fields have yaml
 	// tags, none of them a key of [Instance]'s; the document is decoded into it, and an unknown key is a fault.
 	Settings func() Settings
@@ -37,6 +38,9 @@ type Env struct {
 	Log      *slog.Logger
 	Meter    metric.Meter
 }
+
+// UserAgent is what the integration calls itself at its receiver.
+func (e Env) UserAgent() string { return strings.TrimSuffix("apss-functions/"+e.Version, "/") }
 
 // Secret is a setting whose value is a reference ("secret://projects/P/secrets/S/versions/V", "file://", "env://"). The
 // document's reader refuses a plain value outside local runs, and sets Source.

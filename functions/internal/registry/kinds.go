@@ -4,12 +4,18 @@ package registry
 
 import (
 	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/functions/internal/integrations/discord"
+	"github.com/apss-sensor/apss/functions/internal/integrations/pagerduty"
+	"github.com/apss-sensor/apss/functions/internal/integrations/slack"
 	"github.com/apss-sensor/apss/functions/internal/integrations/sweetsecurity"
 )
 
 // Kinds are those of the integrations that there are, in the order of their names.
 func Kinds() []integration.Kind {
 	return []integration.Kind{
+		discord.Kind(),
+		pagerduty.Kind(),
+		slack.Kind(),
 		sweetsecurity.Kind(),
 	}
 }

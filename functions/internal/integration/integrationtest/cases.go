@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,12 +90,8 @@ func (b bench) retryAfter(t *testing.T) {
 // connections: a receiver that is not there, or that goes away in the middle. Whether it took the events is unknown.
 func (b bench) connections(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = l.Close()
-		want(t, b.at(t.Context(), t, "http://"+l.Addr().String()), outcome.Retry)
+		// Port 1 is nobody's (tcpmux, RFC 1078); one that was just closed is soon another test's.
+		want(t, b.at(t.Context(), t, "http://127.0.0.1:1"), outcome.Retry)
 	})
 	for name, reply := range map[string]string{
 		"cut before the answer":   "",
@@ -142,16 +136,16 @@ func (b bench) hang(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			release := make(chan struct{})
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			url, stop := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				begin(w)
 				<-release
 			}))
-			defer server.Close()
+			defer stop()
 			defer close(release)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			want(t, b.at(ctx, t, server.URL), outcome.Retry)
+			want(t, b.at(ctx, t, url), outcome.Retry)
 		})
 	}
 }
@@ -159,13 +153,13 @@ func (b bench) hang(t *testing.T) {
 // redirects are not followed: the credential would go where the redirect says, a POST would become a GET.
 func (b bench) redirects(t *testing.T) {
 	var elsewhere atomic.Int32
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
-	defer other.Close()
+	other, stop := serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer stop()
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		var calls atomic.Int32
 		e := b.against(t.Context(), t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			calls.Add(1)
-			http.Redirect(w, r, other.URL+"/?key="+Secret, status)
+			http.Redirect(w, r, other+"/?key="+Secret, status)
 		}))
 		want(t, e, b.class(status))
 		if n := calls.Load(); n != 1 {
@@ -177,8 +171,7 @@ func (b bench) redirects(t *testing.T) {
 	}
 }
 
-// answers: bodies that no receiver should send with 200. The call must end, and the events count as accepted: the status
-// says so.
+// answers: bodies that no receiver should send with 200. The call must end, and come to what the status alone says.
 func (b bench) answers(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":         "",
@@ -194,7 +187,7 @@ func (b bench) answers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want(t, b.against(t.Context(), t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, body)
-			})), outcome.OK)
+			})), b.Vague)
 		})
 	}
 	t.Run("endless", func(t *testing.T) {
@@ -207,7 +200,7 @@ func (b bench) answers(t *testing.T) {
 				}
 			}
 		}))
-		want(t, e, outcome.OK)
+		want(t, e, b.Vague)
 		<-done
 	})
 }
@@ -227,14 +220,17 @@ func (b bench) cancelled(t *testing.T) {
 	}
 }
 
+// concurrent: callers at the same time, of one integration and about the same alert.
 func (b bench) concurrent(t *testing.T) {
 	var calls atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
+	accept := b.accept()
+	url, stop := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
+		accept(w, r)
+		_, _ = io.Copy(io.Discard, r.Body)
 	}))
-	defer server.Close()
-	subject := b.New(t, server.URL, slog.New(slog.DiscardHandler))
+	defer stop()
+	subject := b.New(t, url, slog.New(slog.DiscardHandler))
 	var wg sync.WaitGroup
 	const callers = 16
 	for range callers {
@@ -245,8 +241,8 @@ func (b bench) concurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := calls.Load(); n != callers {
-		t.Errorf("got %d calls, want %d", n, callers)
+	if n := calls.Load(); n < callers {
+		t.Errorf("got %d calls, want at least %d", n, callers)
 	}
 }
 
@@ -268,7 +264,7 @@ func (s Subject) payload(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			var fault error
-			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			url, stop := serve(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				body, err := io.ReadAll(r.Body)
 				if err != nil {
 					fault = err
@@ -283,8 +279,8 @@ func (s Subject) payload(t *testing.T) {
 				}
 				got = append(got, ids...)
 			}))
-			defer server.Close()
-			sink := s.New(t, server.URL, slog.New(slog.DiscardHandler)).(integration.EventSink)
+			defer stop()
+			sink := s.New(t, url, slog.New(slog.DiscardHandler)).(integration.EventSink)
 			if err := sink.SendEvents(t.Context(), events); err != nil {
 				t.Fatal(err)
 			}

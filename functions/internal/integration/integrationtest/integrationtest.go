@@ -1,6 +1,6 @@
 // Package integrationtest is the conformance suite of integrations: [Run] shows an integration a receiver that answers
 // with everything a receiver can answer, and checks that what happened is mapped to an outcome, in time, and without the
-// secret in any error or log line.
+// secret in any error or log line. What it sends is checked with events, alerts and incidents full of hostile strings.
 package integrationtest
 
 import (
@@ -18,18 +18,27 @@ import (
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-// Secret is what the integration under test is given as its credential. It looks like nothing else.
-const Secret = "s3cr3t-Zm9vYmFy-do-not-print" //nolint:gosec // it is the one that may be seen
+// Secret is what the integration under test is given as its credential. It looks like nothing else, and is of the 32
+// letters and digits that a routing key of PagerDuty must have.
+const Secret = "s3cr3tZm9vYmFyD0notPrintMe2Anyon" //nolint:gosec // it is the one that may be seen
 
 // Subject is an integration under test.
 type Subject struct {
 	// New makes the integration with Secret as its credential, against a receiver at url, with log for what it logs. Its
 	// time limit for a call must be above a second.
 	New func(t *testing.T, url string, log *slog.Logger) integration.Integration
-	// IDs reads the ids of the events in a request's body, in their order. For an [integration.EventSink].
-	IDs func(body []byte) ([]string, error)
+	// Accept is the receiver as its vendor documents it, when it takes what it is sent. Nil answers 200 without a body.
+	Accept http.HandlerFunc
+	// Vague is the outcome of a 2xx whose body is not that of Accept. The zero value is for receivers whose status alone
+	// says that they accept; a receiver with a word of its own is not believed without it (Retry).
+	Vague outcome.Class
 	// Classes are the outcomes of statuses where they differ from the usual ones, see usual.
 	Classes map[int]outcome.Class
+	// IDs reads the ids of the events in a request's body, in their order. For an [integration.EventSink].
+	IDs func(body []byte) ([]string, error)
+	// Inspect says what is wrong with a request that tells of an alert, an incident or a digest: its form, the receiver's
+	// limits, markup or mentions that came in with a string. For an [integration.Notifier] or [integration.IncidentNotifier].
+	Inspect func(r *http.Request, body []byte) error
 }
 
 // usual is what a status comes to at most receivers.
@@ -48,21 +57,45 @@ func usual(status int) outcome.Class {
 	}
 }
 
+// OneMessage are the Classes of a receiver that takes one message a call, see package jsonapi.
+func OneMessage() map[int]outcome.Class {
+	classes := map[int]outcome.Class{}
+	for code := 300; code < 500; code++ {
+		switch code {
+		case 400, 413, 422:
+			classes[code] = outcome.Permanent
+		case 401, 403, 404, 410:
+			classes[code] = outcome.Auth
+		default:
+			classes[code] = outcome.Retry
+		}
+	}
+	return classes
+}
+
 func (s Subject) class(status int) outcome.Class {
 	if c, ok := s.Classes[status]; ok {
 		return c
 	}
+	if status >= 200 && status < 300 {
+		return s.Vague
+	}
 	return usual(status)
 }
 
-// Run runs the suite: for Check, and for SendEvents where the integration has it.
+// accept is the receiver that takes everything.
+func (s Subject) accept() http.HandlerFunc {
+	if s.Accept != nil {
+		return s.Accept
+	}
+	return func(http.ResponseWriter, *http.Request) {}
+}
+
+// Run runs the suite: for Check, and for everything that the integration can send.
 func Run(t *testing.T, s Subject) {
 	t.Helper()
-	probe := s.New(t, "http://127.0.0.1:1", slog.New(slog.DiscardHandler))
-	type operation struct {
-		name string
-		do   func(context.Context, integration.Integration) error
-	}
+	quiet := slog.New(slog.DiscardHandler)
+	probe := s.New(t, "http://127.0.0.1:1", quiet)
 	operations := []operation{{"Check", func(ctx context.Context, i integration.Integration) error {
 		_, err := i.Check(ctx)
 		return err
@@ -73,7 +106,11 @@ func Run(t *testing.T, s Subject) {
 		}})
 		t.Run("SendEvents/payload", s.payload)
 	}
-	for _, o := range operations {
+	messages := s.messages(t, probe)
+	for _, o := range messages {
+		t.Run(o.name+"/message", func(t *testing.T) { s.message(t, o) })
+	}
+	for _, o := range append(operations, canonical(messages)...) {
 		t.Run(o.name, func(t *testing.T) {
 			b := bench{Subject: s, do: o.do}
 			t.Run("status", b.statuses)
@@ -88,6 +125,12 @@ func Run(t *testing.T, s Subject) {
 	}
 }
 
+// operation is one thing that an integration does.
+type operation struct {
+	name string
+	do   func(context.Context, integration.Integration) error
+}
+
 // bench runs one operation of a subject.
 type bench struct {
 	Subject
@@ -98,9 +141,17 @@ type bench struct {
 // the error or the log.
 func (b bench) against(ctx context.Context, t *testing.T, receiver http.Handler) *outcome.Error {
 	t.Helper()
-	server := httptest.NewServer(receiver)
-	defer server.Close()
-	return b.at(ctx, t, server.URL)
+	url, stop := serve(receiver)
+	defer stop()
+	return b.at(ctx, t, url)
+}
+
+// serve starts a receiver below a path of its own. What comes elsewhere is not of the test: a port that one process
+// closes, to see what happens when it is called, is soon the port of another process's receiver.
+func serve(receiver http.Handler) (url string, stop func()) {
+	path := "/" + event.NewID()
+	server := httptest.NewServer(http.StripPrefix(path, receiver))
+	return server.URL + path, server.Close
 }
 
 func (b bench) at(ctx context.Context, t *testing.T, url string) *outcome.Error {

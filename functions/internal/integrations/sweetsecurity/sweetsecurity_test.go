@@ -73,6 +73,10 @@ func TestConformance(t *testing.T) {
 			}
 			return ids, err
 		},
+		Inspect: func(_ *http.Request, body []byte) error {
+			_, err := event.DecodeAlert(body)
+			return err
+		},
 		Classes: classes,
 	})
 }
