@@ -34,6 +34,10 @@ type settings struct {
 	CheckEvery  time.Duration `env:"HEALTH_CHECK_EVERY, default=1m"`
 	CanaryEvery time.Duration `env:"HEALTH_CANARY_EVERY, default=5m"` // 0: none
 
+	// StateStore is what the instances share: memory (each has its own), redis://, rediss:// or firestore://.
+	StateStore         secret.Value `env:"STATE_STORE, default=memory"` // people put passwords into URLs
+	StateStorePassword secret.Value `env:"STATE_STORE_PASSWORD"`        // a reference
+
 	// Shortcuts: each makes an instance of its kind, beside those of the document.
 	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY"`
 	SweetSecurityEndpoint  secret.Value `env:"SWEET_SECURITY_ENDPOINT"` // people put keys into URLs
@@ -55,7 +59,9 @@ type settings struct {
 
 // prefixes are ours: an unknown key under them is a spelling mistake.
 func prefixes() []string {
-	return []string{"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "DEAD_LETTERS_", "HEALTH_", "APSS_INTEGRATION", "APSS_ADMIN"}
+	return []string{
+		"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "STATE_STORE", "DEAD_LETTERS_", "HEALTH_", "APSS_INTEGRATION", "APSS_ADMIN",
+	}
 }
 
 func loadSettings(environ []string) (settings, error) {
