@@ -124,6 +124,7 @@ func (s *System) StartFunctions(ctx context.Context) error {
 		"APSS_LOCAL=true",
 		"APSS_INTEGRATIONS=" + document,
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
+		"HEALTH_CANARY_EVERY=0s", // the books follow every event on the topic, and a canary ends at who did not ask for it
 		"FORWARD_CALL_TIMEOUT=" + s.Config.CallTimeout.String(),
 	})
 	s.mu.Lock()
