@@ -219,6 +219,7 @@ func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 
 var (
 	fingerprint = regexp.MustCompile(`(?i)\bfingerprint:? ([^\s·]+)`)
+	digest      = regexp.MustCompile(`^(?:\S+ )?([0-9,]+) incidents in one message: ([0-9,]+) alerts`)
 	seen        = regexp.MustCompile(`\bseen (?:once|([0-9,]+) times)`)
 )
 
@@ -231,16 +232,24 @@ func told(text string) (incident string, n int64, ok bool) {
 	}
 	n = 1
 	if digits := times[len(times)-1][1]; digits != "" {
-		n, _ = strconv.ParseInt(strings.ReplaceAll(digits, ",", ""), 10, 64) // digits only
+		n = number(digits)
 	}
 	return prints[len(prints)-1][1], n, true
+}
+
+// number reads digits and commas; what is too large is the largest.
+func number(s string) int64 {
+	n, _ := strconv.ParseInt(strings.ReplaceAll(s, ",", ""), 10, 64)
+	return n
 }
 
 // testNote marks a message that somebody asked for, to try the way.
 const testNote = "This is a test of the way from APSS"
 
 func (s *System) shown(r *Receiver, m standin.Message) {
-	if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+	if d := digest.FindStringSubmatch(m.Title); d != nil {
+		r.Incidents.Listed(number(d[1]), number(d[2]))
+	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
 		r.Incidents.Told(incident, m.ID, n)
 	}
 	if s.watch.Shown != nil {
