@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (p *play) hang(ctx context.Context) (err error) {
 		}
 		p.alerts.expect(s)
 		since := time.Now()
-		cmd := exec.CommandContext(running, program, "9")
+		cmd := exec.CommandContext(running, program, "9") //nolint:gosec // a copy of sleep
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("running %s: %w", program, err)
 		}
@@ -230,22 +231,17 @@ func (p *play) told(ctx context.Context) (rows []ReceiverRow, faults []string) {
 // examples are the message with most changes in whole, and the others' titles.
 func examples(all []standin.Message) (lines []string) {
 	const most = 15
-	best := 0
-	for i, m := range all {
-		if m.Edits > all[best].Edits {
-			best = i
-		}
+	if len(all) == 0 {
+		return nil
 	}
-	for i, m := range all {
-		if i != best && len(lines) < most {
+	best := slices.MaxFunc(all, func(a, b standin.Message) int { return a.Edits - b.Edits })
+	for _, m := range all {
+		if m.ID != best.ID && len(lines) < most {
 			lines = append(lines, view.MessageTitle(m))
 		}
 	}
 	if extra := len(all) - 1 - len(lines); extra > 0 {
 		lines = append(lines, fmt.Sprintf("... and %d more", extra))
 	}
-	if len(all) > 0 {
-		lines = append(lines, view.MessageText(all[best], 60)...)
-	}
-	return lines
+	return append(lines, view.MessageText(best, 60)...)
 }

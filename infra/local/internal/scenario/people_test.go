@@ -69,7 +69,7 @@ func TestFaultsOfAnAlert(t *testing.T) {
 }
 
 func TestExamples(t *testing.T) {
-	all := []standin.Message{{Title: "first", Text: "first\nwith more"}, {Title: "second", Text: "second\nwith much more", Edits: 2, Thread: []string{"again"}}}
+	all := []standin.Message{{ID: "1", Title: "first", Text: "first\nwith more"}, {ID: "2", Title: "second", Text: "second\nwith much more", Edits: 2, Thread: []string{"again"}}}
 	got := strings.Join(examples(all), "\n")
 	for _, want := range []string{"first", "second  (edited 2×)", "with much more", "↳ again"} {
 		if !strings.Contains(got, want) {
