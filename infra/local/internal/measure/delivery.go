@@ -192,8 +192,8 @@ func (d *deliveries) isolation(ctx context.Context, s *system.System, out io.Wri
 	}
 	for _, r := range others {
 		a, b := middle(alone[r]), middle(beside[r])
-		a.print(out, "alert-to-"+r)
-		b.print(out, "alert-to-"+r+"-beside-a-hang")
+		a.report(out, "alert-to-"+r)
+		b.report(out, "alert-to-"+r+"-beside-a-hang")
 		fmt.Fprintf(out, "BENCH alert-to-%s-p99-beside-a-hang-by-alone %.2f ratio\n", r, b.p99.Seconds()/a.p99.Seconds())
 	}
 	return nil

@@ -100,7 +100,9 @@ func (l latencies) print(out io.Writer, name string, all []time.Duration) {
 	printQuantiles(out, name, all)
 }
 
-func printQuantiles(out io.Writer, name string, all []time.Duration) { quantilesOf(all).print(out, name) }
+func printQuantiles(out io.Writer, name string, all []time.Duration) {
+	quantilesOf(all).report(out, name)
+}
 
 type quantiles struct{ median, p99 time.Duration }
 
@@ -111,7 +113,7 @@ func quantilesOf(all []time.Duration) quantiles {
 	return quantiles{at(0.5), at(0.99)}
 }
 
-func (q quantiles) print(out io.Writer, name string) {
+func (q quantiles) report(out io.Writer, name string) {
 	for _, v := range []struct {
 		name string
 		time.Duration
