@@ -19,6 +19,10 @@ type Options struct {
 	UserAgent   string
 	MaxConns    int         // to one host
 	TLS         *tls.Config // nil trusts the system's authorities
+	// PublicOnly refuses addresses that are not of the public internet, for URLs that come from where our networks are
+	// not meant. It looks at the address of each connection that is made, not at the name: a name whose address changes
+	// does not get around it. No proxy is used: it would make the connection, to an address that we do not see.
+	PublicOnly bool
 }
 
 const (
@@ -38,7 +42,7 @@ type Client struct {
 }
 
 // New returns a client: 10 s, 64 KiB, "apss", 100 connections unless o says otherwise. It honours HTTPS_PROXY,
-// HTTP_PROXY and NO_PROXY.
+// HTTP_PROXY and NO_PROXY, but for a PublicOnly one.
 func New(o Options) *Client {
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.MaxResponse = cmp.Or(o.MaxResponse, 64<<10)
@@ -46,9 +50,13 @@ func New(o Options) *Client {
 	o.MaxConns = cmp.Or(o.MaxConns, 100)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	dialer, proxy := net.Dialer{Timeout: o.Timeout}, http.ProxyFromEnvironment
+	if o.PublicOnly {
+		dialer.Control, proxy = onlyPublic, nil
+	}
 	return &Client{o, &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: o.Timeout}).DialContext,
+		Proxy:                  proxy,
+		DialContext:            dialer.DialContext,
 		TLSClientConfig:        o.TLS,
 		TLSHandshakeTimeout:    o.Timeout,
 		MaxConnsPerHost:        o.MaxConns,

@@ -101,8 +101,11 @@ func why(err error) string {
 		errno       syscall.Errno
 		timeout     net.Error
 		op          *net.OpError
+		private     notPublicError
 	)
 	switch {
+	case errors.As(err, &private):
+		return private.Error()
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "proxy: " + why(op.Err)
 	case errors.As(err, &dns) && dns.IsNotFound:

@@ -192,7 +192,7 @@ func TestNothingLeaks(t *testing.T) {
 		"http://CRED@" + addr, "http://CRED@" + addr + "?redirect", "http://CRED@" + addr + "?headers", "http://CRED@" + addr + "?body",
 		"http://CRED@" + addr + "?json", "http://CRED@" + addr + "?cut",
 		"https://CRED@" + addr, "https://CRED@" + secure.Listener.Addr().String(), "ftp://CRED@" + addr, "http://CRED@apss.invalid",
-		"http://CRED@127.0.0.1:0", strings.Replace(closedPort(t), "://", "://CRED@", 1),
+		"http://CRED@127.0.0.1:0", strings.Replace(closedPort, "://", "://CRED@", 1),
 		strings.Replace(raw(t, func(net.Conn) {}), "://", "://CRED@", 1),
 	} {
 		base, do, _ := strings.Cut(base, "?")

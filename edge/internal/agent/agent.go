@@ -65,7 +65,7 @@ type LaneConfig struct {
 // Config is an agent.
 type Config struct {
 	Version        string
-	Facts          map[string]any // for the heartbeat: what the agent found out about its place
+	Facts          func() map[string]any // for each heartbeat: what the agent found out about its place; may be nil
 	Identity       identity.Identity
 	Rules          Rules
 	Sources        []Source

@@ -93,3 +93,24 @@ func TestNoErrorTellsTheSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestAll: one of several that changed is reason enough for another call, and none of them is told.
+func TestAll(t *testing.T) {
+	same, changed := &rotating{values: []string{"same-secret"}}, &rotating{values: []string{"old-secret", "new-secret"}}
+	var calls []string
+	_, err := All(t.Context(), []Named{{"key", same}, {"header", changed}}, func(v []secret.Value) (int, error) {
+		said := v[0].Reveal() + " " + v[1].Reveal()
+		calls = append(calls, said)
+		return 0, &outcome.Error{Class: outcome.Auth, Reason: "refused " + said}
+	})
+	if diff := cmp.Diff([]string{"same-secret old-secret", "same-secret new-secret"}, calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	if got, want := err.Error(), "auth: refused [redacted] [redacted]"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	_, err = All(t.Context(), []Named{{"key", same}, {"header X-Key", &rotating{values: []string{""}}}}, func([]secret.Value) (int, error) { return 0, nil })
+	if err == nil || !strings.Contains(err.Error(), "reading the header X-Key") {
+		t.Errorf("got %v, want it to name the header", err)
+	}
+}

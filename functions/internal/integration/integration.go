@@ -76,8 +76,9 @@ type Incident struct {
 	Test        bool   // sent by a person to try the way: say so in the message
 }
 
-// MaxDigest is how many incidents any receiver can list in a digest.
-const MaxDigest = 25
+// MaxDigest is how many incidents any receiver can list in a digest: a line each is within the smallest limit, Discord's
+// description of 4,096 characters (https://discord.com/developers/docs/resources/message#embed-object-embed-limits).
+const MaxDigest = 50
 
 // Digest stands for incidents that a receiver's rate limit would not let through one by one.
 type Digest struct {

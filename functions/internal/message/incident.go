@@ -48,6 +48,7 @@ type Incident struct {
 	Technique, Tactic, TechniqueURL string
 
 	Actions    []string
+	Harmless   []string // what may make the rule err
 	References []string // see IsLink
 
 	Count               int64
@@ -68,6 +69,7 @@ func Of(i integration.Incident, limit int) Incident {
 	m.Where, m.Tree = where(a, e, limit), tree(e.Process, limit)
 	m.Technique, m.Tactic, m.TechniqueURL = name(a.MITREID), name(a.MITRETactic), techniqueURL(a.MITREID)
 	m.Actions = lines(a.Metadata.RecommendedActions, maxItems, limit)
+	m.Harmless = lines(a.Metadata.FalsePositives, maxItems, limit)
 	m.References = lines(a.Metadata.References, maxReferences, limit)
 	// Rules name the technique's page among their references: it is shown once.
 	m.References = slices.DeleteFunc(m.References, func(r string) bool { return r == m.TechniqueURL })

@@ -41,6 +41,7 @@ func plain(m Incident) string {
 	section("diff", m.Diff)
 	section("why", m.Technique, m.Tactic, m.TechniqueURL)
 	section("actions", m.Actions...)
+	section("harmless", m.Harmless...)
 	section("references", m.References...)
 	section("ids", list(m.IDs)...)
 	return b.String()
@@ -87,7 +88,7 @@ func TestBounds(t *testing.T) {
 	for name, a := range integrationtest.Alerts() {
 		m := Of(integrationtest.Incident(integration.Opened, "", a), 200)
 		texts := append([]string{m.Rule, m.Title, m.Description, m.Place, m.Diff, m.Technique, m.Tactic}, m.Tree...)
-		texts = append(append(texts, m.Actions...), m.References...)
+		texts = append(append(append(texts, m.Actions...), m.Harmless...), m.References...)
 		for _, f := range append(append(m.Where, m.What...), m.IDs...) {
 			texts = append(texts, f.Value)
 		}

@@ -231,10 +231,10 @@ func (r *record) incident(key string, a *event.Alert) integration.Incident {
 	}
 }
 
-// accept notes that the receiver has a message of its own for r.
+// accept notes that the receiver has a message of its own for r, and by what it knows that from now on.
 func (r *record) accept(c integration.Change, ref string) {
 	r.Phase = open
-	if c == integration.Opened {
+	if ref != "" || c == integration.Opened {
 		r.Ref = ref
 	}
 }

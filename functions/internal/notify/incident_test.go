@@ -204,7 +204,7 @@ func TestDigest(t *testing.T) {
 		if got := d.Incidents[0]; got.Fingerprint != "f29" || got.Count != 2 || got.Alert.Severity != event.High || got.Change != integration.Opened {
 			t.Errorf("got %+v first, want the most severe", got)
 		}
-		if len(d.Incidents) != mostDigested || d.More != 57-mostDigested || d.To.Sub(d.From) != time.Minute {
+		if len(d.Incidents) != integration.MaxDigest || d.More != 57-integration.MaxDigest || d.To.Sub(d.From) != time.Minute {
 			t.Errorf("got %d listed and %d more from %v to %v", len(d.Incidents), d.More, d.From, d.To)
 		}
 		// What stood in a digest is told by itself when there is more of it, and ends without a word when there is not.

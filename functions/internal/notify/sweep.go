@@ -20,9 +20,6 @@ import (
 const (
 	// maxDue is how many incidents are dealt with at a time: a digest stands for no more.
 	maxDue = 500
-	// mostDigested are those that a digest lists: a line each is within the smallest of the receivers' limits (Discord's
-	// description of 4,096 characters, https://discord.com/developers/docs/resources/message#embed-object-embed-limits).
-	mostDigested = 50
 	// senders is how many messages of known incidents are on their way at the same time.
 	senders = 4
 )
@@ -329,13 +326,13 @@ func (n *Notify) digest(ctx context.Context, turns []*turn) {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.Told, b.Told), cmp.Compare(a.First, b.First), cmp.Compare(a.key, b.key))
 	})
 	now := time.Now()
-	d := integration.Digest{From: now, To: now.UTC(), More: max(len(turns)-mostDigested, 0)}
+	d := integration.Digest{From: now, To: now.UTC(), More: max(len(turns)-integration.MaxDigest, 0)}
 	for k, t := range turns {
 		d.Alerts += t.Alerts
 		if first := time.Unix(0, t.First); first.Before(d.From) {
 			d.From = first
 		}
-		if k < mostDigested {
+		if k < integration.MaxDigest {
 			d.Incidents = append(d.Incidents, t.incident(t.key, t.alertOf()))
 			continue
 		}

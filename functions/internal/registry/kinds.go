@@ -5,17 +5,21 @@ package registry
 import (
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/integrations/discord"
+	"github.com/apss-sensor/apss/functions/internal/integrations/email"
 	"github.com/apss-sensor/apss/functions/internal/integrations/pagerduty"
 	"github.com/apss-sensor/apss/functions/internal/integrations/slack"
 	"github.com/apss-sensor/apss/functions/internal/integrations/sweetsecurity"
+	"github.com/apss-sensor/apss/functions/internal/integrations/webhook"
 )
 
 // Kinds are those of the integrations that there are, in the order of their names.
 func Kinds() []integration.Kind {
 	return []integration.Kind{
 		discord.Kind(),
+		email.Kind(),
 		pagerduty.Kind(),
 		slack.Kind(),
 		sweetsecurity.Kind(),
+		webhook.Kind(),
 	}
 }

@@ -46,19 +46,30 @@ func keys(t reflect.Type) map[string]bool {
 	return out
 }
 
-// TestExample: the document that docs/integrations.md shows is read without a fault.
-func TestExample(t *testing.T) {
+// TestExamples: the documents that docs/integrations.md shows are read without a fault, and each kind that needs more than
+// a line is in one.
+func TestExamples(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/integrations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, _ := strings.Cut(string(page), "```yaml\n")
-	text, _, _ = strings.Cut(text, "```")
-	got, err := integration.Document{
-		Kinds:   Kinds(),
-		Schemes: secret.Schemes{"secret": func(string) (secret.Source, error) { return secret.Parse("env://NOT_READ") }},
-	}.Read(t.Context(), []byte(text))
-	if err != nil || len(got) == 0 {
-		t.Errorf("got %d instances, %v", len(got), err)
+	shown := map[string]bool{}
+	for i, block := range strings.Split(string(page), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(block, "```")
+		got, err := integration.Document{
+			Kinds:   Kinds(),
+			Schemes: secret.Schemes{"secret": func(string) (secret.Source, error) { return secret.Parse("env://NOT_READ") }},
+		}.Read(t.Context(), []byte(text))
+		if err != nil || len(got) == 0 {
+			t.Errorf("example %d: got %d instances, %v", i+1, len(got), err)
+		}
+		for _, in := range got {
+			shown[in.Kind] = true
+		}
+	}
+	for _, kind := range []string{"sweetsecurity", "webhook", "email"} {
+		if !shown[kind] {
+			t.Errorf("there is no example of kind %s", kind)
+		}
 	}
 }

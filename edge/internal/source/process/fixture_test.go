@@ -225,6 +225,38 @@ func TestWhatHasNoEvent(t *testing.T) {
 	tr.scan(later)
 }
 
+// TestAccounts: what was created is what was seen and what was missed, whatever became of it since.
+func TestAccounts(t *testing.T) {
+	shell := fake{pid: 1, comm: "sh", stack: 1, exe: "/bin/sh"}
+	tr := newTree(t, 10, shell)
+	balance := func(what string, created, twice uint64) {
+		t.Helper()
+		st := tr.s.Stats()
+		sum := st.Threads + st.Forks + st.Full + st.Partial + st.ByName + st.Excluded + st.MissedAtMost - st.Twice
+		if st.Created != created || sum != created || st.Twice != twice {
+			t.Errorf("%s: %d created, %d accounted for, %d twice; want %d, %[5]d, %d: %+v", what, st.Created, sum, st.Twice, created, twice, st)
+		}
+	}
+	shell.stack, shell.comm, shell.exe = 2, "nc", "/bin/nc"
+	tr.set(shell)
+	tr.scan(listEvery, "exec 1 /bin/nc")
+	balance("one of the baseline runs a program", 0, 1)
+	tr.cursor(13) // 11 is gone
+	tr.set(fake{pid: 12, ppid: 1, exe: "/bin/nc", flags: flagForkNoExec})
+	tr.set(fake{pid: 13, ppid: 1, exe: "/bin/nc", flags: flagForkNoExec})
+	tr.scan(soon)
+	balance("two forks", 3, 1)
+	tr.set(fake{pid: 12, ppid: 1, comm: "a", stack: 3, exe: "/bin/a"})
+	tr.scan(soon, "exec 12 /bin/a")
+	balance("a fork runs a program", 3, 2)
+	tr.remove(13)
+	tr.scan(2 * listEvery)
+	balance("a fork ends unseen", 3, 3)
+	tr.set(fake{pid: 12, ppid: 1, comm: "b", stack: 4, exe: "/bin/b"})
+	tr.scan(listEvery, "exec 12 /bin/b")
+	balance("another program in its place", 3, 4)
+}
+
 func TestNewProgramInAProcess(t *testing.T) {
 	const pid = 11
 	old := fake{pid: pid, ppid: 1, comm: "sh", stack: 1, exe: "/bin/sh", cmdline: "sh\x00-c\x00exec nc\x00"}
@@ -281,6 +313,23 @@ func TestForkThenExec(t *testing.T) {
 }
 
 // The kernel makes a program visible in steps.
+// A fork that serves is asked for with each of its connections: it is read once, until it runs a program.
+func TestForkThatIsAskedFor(t *testing.T) {
+	tr := newTree(t, 10, fake{pid: 1, ppid: 0, exe: "/init"}, fake{pid: 20, ppid: 1, flags: flagForkNoExec, start: 50, stack: 1, exe: "/server"})
+	ask := func() string { return tr.s.Process(20).Exe }
+	if got := ask(); got != "/server" {
+		t.Fatalf("got %q, want /server", got)
+	}
+	tr.set(fake{pid: 20, ppid: 1, flags: flagForkNoExec, start: 50, stack: 1, exe: "/changed"})
+	if got := ask(); got != "/server" {
+		t.Errorf("asked again: got %q, want what was read before", got)
+	}
+	tr.set(fake{pid: 20, ppid: 1, start: 50, stack: 2, exe: "/program"})
+	if got := ask(); got != "/program" {
+		t.Errorf("after its execve: got %q, want /program", got)
+	}
+}
+
 func TestExecInTheMaking(t *testing.T) {
 	const at = forkEvery
 	tr := newTree(t, 10, fake{pid: 1, exe: "/init"})

@@ -25,6 +25,7 @@ type entry struct {
 	image
 	start   uint64
 	process *event.Process   // nil for a kernel thread; handed out by Recent alone, and not changed after an exec
+	asked   *event.Process   // what a fork was when it was asked for; nil when it was not
 	where   *event.Container // nil until asked for, and for a process of the host
 	born    time.Time        // when it was seen first
 	gone    time.Time        // when it was seen no more
@@ -33,6 +34,7 @@ type entry struct {
 	own     bool             // the agent, or started by it
 	emitted bool             // had an exec event
 	counted bool             // is accounted for
+	tallied bool             // is among the forks or the captured programs
 	guessed bool             // start is that of the fork's announcement
 	read    time.Time        // when the program was read, or announced
 	looked  bool             // it was read by a look
@@ -121,11 +123,12 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	s.trim(e)
 	switch {
 	case why == baseline:
+		e.tallied = true // it was created before anything was counted
 	case e.own:
 		s.stats.Excluded++
 		s.saw(d, now)
 	case e.forked:
-		s.stats.Forks++
+		s.tallyFork(e)
 		s.fresh = append(s.fresh, pid)
 	case d.starting():
 		d.cmdlineRead = false
@@ -184,7 +187,7 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 	if !e.forked {
 		previous = before.Exe
 	}
-	e.image, e.forked, e.held, e.read, e.looked = d.stat.image, false, nil, now, true
+	e.image, e.forked, e.asked, e.held, e.read, e.looked = d.stat.image, false, nil, nil, now, true
 	p := s.describe(pid, d)
 	// It may have been given to another parent since; who started it stays true.
 	p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors
@@ -203,8 +206,20 @@ func (s *Sensor) trim(e *entry) {
 	}
 }
 
+// tallyFork counts a process that runs no program of its own, once.
+func (s *Sensor) tallyFork(e *entry) {
+	if !e.tallied && e.process != nil && !e.own {
+		e.tallied = true
+		s.stats.Forks++
+	}
+}
+
 // exec makes the event of a program's start.
 func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
+	if e.tallied {
+		s.stats.Twice++
+	}
+	e.tallied = true
 	switch e.process.Capture {
 	case event.CaptureFull:
 		s.stats.Full++
@@ -236,6 +251,9 @@ func (s *Sensor) exit(e *entry, now time.Time) {
 	}
 	if e.forked && e.counted && !s.announced {
 		s.accounted-- // it may have run a program since it was seen
+		if e.tallied {
+			s.stats.Twice++
+		}
 	}
 	if !e.emitted {
 		return

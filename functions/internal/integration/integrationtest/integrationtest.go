@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -34,6 +35,8 @@ type Subject struct {
 	Vague outcome.Class
 	// Classes are the outcomes of statuses where they differ from the usual ones, see usual.
 	Classes map[int]outcome.Class
+	// CheckClasses are those of Check where they differ from Classes.
+	CheckClasses map[int]outcome.Class
 	// IDs reads the ids of the events in a request's body, in their order. For an [integration.EventSink].
 	IDs func(body []byte) ([]string, error)
 	// Inspect says what is wrong with a request that tells of an alert, an incident or a digest: its form, the receiver's
@@ -113,6 +116,11 @@ func Run(t *testing.T, s Subject) {
 	for _, o := range append(operations, canonical(messages)...) {
 		t.Run(o.name, func(t *testing.T) {
 			b := bench{Subject: s, do: o.do}
+			if o.name == "Check" {
+				b.Classes = map[int]outcome.Class{}
+				maps.Copy(b.Classes, s.Classes)
+				maps.Copy(b.Classes, s.CheckClasses)
+			}
 			t.Run("status", b.statuses)
 			t.Run("retry-after", b.retryAfter)
 			t.Run("connection", b.connections)

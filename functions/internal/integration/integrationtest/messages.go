@@ -62,7 +62,7 @@ func (s Subject) messages(t *testing.T, probe integration.Integration) []aMessag
 		}})
 	}
 	list = append(list, aMessage{"SendDigest", func(ctx context.Context, n integration.Integration, a *event.Alert) error {
-		return n.(integration.IncidentNotifier).SendDigest(ctx, Digest(a, 40))
+		return n.(integration.IncidentNotifier).SendDigest(ctx, Digest(a, integration.MaxDigest+10))
 	}})
 	slices.SortFunc(list, func(a, b aMessage) int { return strings.Compare(a.name, b.name) })
 	return list
@@ -173,6 +173,7 @@ func Alerts() map[string]*event.Alert {
 		p.Ancestors = append(p.Ancestors, event.Ancestor{PID: 1, Exe: "/bin/sh", Cmdline: strings.Repeat("sh ", 100)})
 		many.EventIDs = append(many.EventIDs, event.NewID())
 		many.Metadata.RecommendedActions = append(many.Metadata.RecommendedActions, strings.Repeat("Do. ", 100))
+		many.Metadata.FalsePositives = append(many.Metadata.FalsePositives, strings.Repeat("A test. ", 100))
 		many.Metadata.References = append(many.Metadata.References, "https://example.com/"+strings.Repeat("x", 300))
 	}
 	alerts := map[string]*event.Alert{
@@ -205,6 +206,6 @@ func alertOf(s string) *event.Alert {
 			Network: &event.Network{Protocol: s, Direction: s, SrcIP: s, DstIP: s, State: s},
 			Rules:   []string{s}, Metadata: map[string]any{s: s},
 		},
-		Metadata: event.AlertMetadata{Source: s, RecommendedActions: []string{s, s}, References: []string{s, "https://" + s}},
+		Metadata: event.AlertMetadata{Source: s, RecommendedActions: []string{s, s}, FalsePositives: []string{s}, References: []string{s, "https://" + s}},
 	}
 }

@@ -101,26 +101,32 @@ func faults(body []byte) error {
 			errs = append(errs, fmt.Errorf("%s has Markdown in it: %.200q", where, rest))
 		}
 	}
-	if len(m.Embeds) != 1 || len(m.Embeds[0].Fields) > 25 {
+	if len(m.Embeds) == 0 || len(m.Embeds) > 10 || m.Embeds[0].Title == "" {
 		return fmt.Errorf("got %d embeds", len(m.Embeds))
 	}
 	if parse, ok := m.AllowedMentions["parse"]; !ok || parse == nil || len(parse) > 0 {
 		errs = append(errs, fmt.Errorf("mentions are allowed: %v", m.AllowedMentions))
 	}
-	e := m.Embeds[0]
-	check("title", e.Title, 256, true)
-	if e.Description != "" {
-		check("description", e.Description, 4096, true)
-	}
-	for _, f := range e.Fields {
-		check("field's name", f.Name, 256, true)
-		check(f.Name, f.Value, 1024, true)
-	}
-	if e.Footer != nil {
-		check("footer", e.Footer.Text, 2048, false)
-	}
-	if _, err := time.Parse(time.RFC3339, e.Timestamp); e.Timestamp != "" && err != nil {
-		errs = append(errs, err)
+	for _, e := range m.Embeds {
+		if e.Title != "" {
+			check("title", e.Title, 256, true)
+		}
+		if e.Description != "" {
+			check("description", e.Description, 4096, true)
+		}
+		if len(e.Fields) > 25 {
+			errs = append(errs, fmt.Errorf("got %d fields", len(e.Fields)))
+		}
+		for _, f := range e.Fields {
+			check("field's name", f.Name, 256, true)
+			check(f.Name, f.Value, 1024, true)
+		}
+		if e.Footer != nil {
+			check("footer", e.Footer.Text, 2048, false)
+		}
+		if _, err := time.Parse(time.RFC3339, e.Timestamp); e.Timestamp != "" && err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if total > 6000 {
 		errs = append(errs, fmt.Errorf("%d characters in all", total))
@@ -227,7 +233,10 @@ func golden(t *testing.T, name string, calls []call) {
 func show(m payload) string {
 	var b strings.Builder
 	for _, e := range m.Embeds {
-		fmt.Fprintf(&b, "## %s\n%s\n", e.Title, e.Description)
+		if e.Title != "" {
+			fmt.Fprintf(&b, "## %s\n", e.Title)
+		}
+		fmt.Fprintln(&b, e.Description)
 		for _, f := range e.Fields {
 			fmt.Fprintf(&b, "# %s\n%s\n", f.Name, f.Value)
 		}
@@ -236,6 +245,19 @@ func show(m payload) string {
 		}
 	}
 	return regexp.MustCompile(`\\([^\w\s])`).ReplaceAllString(b.String(), "$1")
+}
+
+// TestDigestLists: as many incidents as a digest may have are listed, each.
+func TestDigestLists(t *testing.T) {
+	a := eventtest.Alert()
+	a.RuleName = strings.Repeat("a_name:", 40)
+	url, calls := record(t, channel)
+	if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
+		t.Errorf("got %d incidents listed, want %d", n, integration.MaxDigest)
+	}
 }
 
 func TestAnswers(t *testing.T) {

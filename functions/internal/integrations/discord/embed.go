@@ -12,24 +12,23 @@ import (
 // Discord's limits, in characters (docs.discord.com/developers/resources/message#embed-object-embed-limits). All together
 // a message's embeds have at most 6,000, and an embed at most 25 fields: here are at most 8.
 const (
-	maxTitle       = 256
-	maxDescription = 4096
-	maxValue       = 1024
+	maxTitle = 256
 )
 
 // What each part of an incident may have: together, with the fields' names, below 6,000.
 const (
 	maxText        = 900 // any one text before it is escaped
 	forDescription = 1000
-	forWhere       = 800
+	forWhere       = 700
 	forTree        = 900
-	forWhat        = 800
+	forWhat        = 700
 	forDiff        = 400
 	forTechnique   = 300
 	forActions     = 600
+	forHarmless    = 250
 	forReferences  = 400
 	forFooter      = 300
-	forLine        = 110 // of a digest
+	forLine        = 100 // of a digest
 )
 
 type payload struct {
@@ -43,7 +42,7 @@ type mentions struct {
 }
 
 type embed struct {
-	Title       string  `json:"title"`
+	Title       string  `json:"title,omitempty"`
 	Description string  `json:"description,omitempty"`
 	Color       int     `json:"color"`
 	Fields      []field `json:"fields,omitempty"`
@@ -85,8 +84,8 @@ func color(s event.Severity, c integration.Change) int {
 	}
 }
 
-func wrap(e embed) payload {
-	return payload{Embeds: []embed{e}, Mentions: mentions{Parse: []string{}}}
+func wrap(e ...embed) payload {
+	return payload{Embeds: e, Mentions: mentions{Parse: []string{}}}
 }
 
 func incident(i integration.Incident) payload {
@@ -110,7 +109,8 @@ func incident(i integration.Incident) payload {
 	add("What", facts(m.What, forWhat))
 	add("Change of the file", fenced(message.Fit(strings.TrimSpace(m.Diff), forDiff, message.Code)))
 	add("Why it matters", why(m))
-	add("What to do", message.List(bullets(m.Actions), forActions, nil))
+	add("What to do", message.List(bullets(m.Actions, forActions), forActions, nil))
+	add("It may be harmless", message.List(bullets(m.Harmless, forHarmless), forHarmless, nil))
 	add("More", message.List(references(m.References), forReferences, nil))
 	if t := m.LastSeen; !t.IsZero() && t.Year() > 0 && t.Year() < 10_000 {
 		e.Timestamp = t.UTC().Format(time.RFC3339)
@@ -144,10 +144,10 @@ func why(m message.Incident) string {
 	return s
 }
 
-func bullets(list []string) []string {
+func bullets(list []string, limit int) []string {
 	shown := make([]string, len(list))
 	for i, s := range list {
-		shown[i] = "• " + message.Fit(s, forActions/3-2, escape)
+		shown[i] = "• " + message.Fit(s, limit/3-2, escape)
 	}
 	return shown
 }
@@ -165,14 +165,22 @@ func references(list []string) []string {
 	return shown
 }
 
+// digest is a message of up to two embeds: half of the lines, in code so that no escape makes them longer, fit into one.
 func digest(d integration.Digest) payload {
+	const half, room = integration.MaxDigest / 2, 2650
 	m := message.OfDigest(d, forLine)
-	e := embed{
+	first, rest := m.Lines[:min(half, len(m.Lines))], m.Lines[min(half, len(m.Lines)):]
+	one := embed{
 		Title: message.Fit(m.Symbol()+" "+m.Headline, maxTitle, escape), Color: color(m.Severity, integration.Opened),
-		Description: message.List(append([]string{m.Why, ""}, m.Lines...), maxDescription-maxTitle, escape),
+		Description: escape(m.Why) + "\n" + fenced(message.List(first, room, message.Code)),
 	}
+	more := fenced(message.List(rest, room, message.Code))
 	if m.More != "" {
-		e.Description += "\n" + escape(m.More)
+		more += "\n" + escape(m.More)
 	}
-	return wrap(e)
+	if more = strings.TrimSpace(more); len(rest) == 0 {
+		one.Description = strings.TrimSpace(one.Description + "\n" + more)
+		return wrap(one)
+	}
+	return wrap(one, embed{Color: one.Color, Description: more})
 }

@@ -142,7 +142,8 @@ func details(m message.Incident) map[string]string {
 		"description": m.Description, "seen": m.Seen(), "rule": strings.TrimSpace(m.Rule + " " + m.Title),
 		"process": strings.Join(m.Tree, "\n"), "change_of_the_file": m.Diff,
 		"technique": strings.TrimSpace(m.Technique + " " + m.Tactic), "what_to_do": strings.Join(m.Actions, "\n"),
-		"references": strings.Join(m.References, "\n"),
+		"it_may_be_harmless": strings.Join(m.Harmless, "\n"),
+		"references":         strings.Join(m.References, "\n"),
 	}
 	if m.Test {
 		d["test"] = message.TestNote

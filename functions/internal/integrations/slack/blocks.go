@@ -24,9 +24,10 @@ const (
 	forDiff        = 600
 	forTechnique   = 200
 	forActions     = 1000
+	forHarmless    = 400
 	forReferences  = 700
 	forIDs         = 600
-	forLine        = 110 // of a digest
+	forLine        = 100 // of a digest: half of its lines fit into a section
 )
 
 // payload is a message, of a webhook or of a method.
@@ -123,16 +124,23 @@ func incident(i integration.Incident) payload {
 		blocks = append(blocks, section(mrkdwn(why)))
 	}
 	if len(m.Actions) > 0 {
-		actions := make([]string, len(m.Actions))
-		for n, a := range m.Actions {
-			actions[n] = "• " + a
-		}
-		blocks = append(blocks, section(&text{Type: "plain_text", Text: "What to do\n" + message.List(actions, forActions, escape)}))
+		blocks = append(blocks, bullets("What to do", m.Actions, forActions))
+	}
+	if len(m.Harmless) > 0 {
+		blocks = append(blocks, bullets("It may be harmless", m.Harmless, forHarmless))
 	}
 	if len(m.References) > 0 {
 		blocks = append(blocks, section(mrkdwn("*More*\n"+message.List(references(m.References), forReferences, nil))))
 	}
 	return wrap(m.Summary(), append(blocks, last(m)))
+}
+
+func bullets(name string, list []string, limit int) block {
+	shown := make([]string, len(list))
+	for i, s := range list {
+		shown[i] = "• " + s
+	}
+	return section(&text{Type: "plain_text", Text: name + "\n" + message.List(shown, limit, escape)})
 }
 
 // references are links that show their own address, or code.
@@ -166,8 +174,11 @@ func change(i integration.Incident) payload {
 func digest(d integration.Digest) payload {
 	m := message.OfDigest(d, forLine)
 	blocks := []block{header(m.Symbol() + " " + m.Headline), section(plain(m.Why, maxSection))}
-	if len(m.Lines) > 0 {
-		blocks = append(blocks, section(&text{Type: "plain_text", Text: message.List(m.Lines, maxSection, escape)}))
+	const half = integration.MaxDigest / 2
+	for _, lines := range [][]string{m.Lines[:min(half, len(m.Lines))], m.Lines[min(half, len(m.Lines)):]} {
+		if len(lines) > 0 {
+			blocks = append(blocks, section(&text{Type: "plain_text", Text: message.List(lines, maxSection, escape)}))
+		}
 	}
 	if m.More != "" {
 		blocks = append(blocks, section(plain(m.More, maxSection)))

@@ -301,6 +301,19 @@ func show(m payload) string {
 	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(b.String())
 }
 
+// TestDigestLists: as many incidents as a digest may have are listed, each.
+func TestDigestLists(t *testing.T) {
+	a := eventtest.Alert()
+	a.RuleName = strings.Repeat("a_name:", 40)
+	url, calls := record(t, hook)
+	if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
+		t.Errorf("got %d incidents listed, want %d", n, integration.MaxDigest)
+	}
+}
+
 func TestWebhookAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		status int

@@ -131,7 +131,7 @@ func (d *deliveries) deeds(ctx context.Context, out io.Writer) (err error) {
 	if err := os.WriteFile(original, program, 0o700); err != nil { //nolint:gosec // it is to be run
 		return err
 	}
-	receivers := []string{system.SweetSecurity, system.Slack, system.PagerDuty}
+	receivers := []string{system.SweetSecurity, system.Slack, system.PagerDuty, system.Webhook}
 	took := map[string][]time.Duration{}
 	for i := range deeds {
 		name := filepath.Join(dir, fmt.Sprintf("%03d", i), deedName)
@@ -165,7 +165,7 @@ func (d *deliveries) deeds(ctx context.Context, out io.Writer) (err error) {
 // isolation publishes alerts at a steady pace, in turns with Slack well and with Slack hanging, and prints how long they
 // took to the others: of each kind of phase the one in the middle, as other work on the machine comes in bursts.
 func (d *deliveries) isolation(ctx context.Context, s *system.System, out io.Writer) error {
-	others := []string{system.SweetSecurity, system.PagerDuty}
+	others := []string{system.SweetSecurity, system.PagerDuty, system.Webhook}
 	alone, beside := map[string][]quantiles{}, map[string][]quantiles{}
 	slack := s.Receiver(system.Slack)
 	for range phases {
@@ -191,7 +191,7 @@ func (d *deliveries) isolation(ctx context.Context, s *system.System, out io.Wri
 		}
 	}
 	for _, r := range others {
-		a, b := middle(alone[r]), middle(beside[r])
+		a, b := typical(alone[r]), typical(beside[r])
 		a.report(out, "alert-to-"+r)
 		b.report(out, "alert-to-"+r+"-beside-a-hang")
 		fmt.Fprintf(out, "BENCH alert-to-%s-p99-beside-a-hang-by-alone %.2f ratio\n", r, b.p99.Seconds()/a.p99.Seconds())
@@ -199,8 +199,8 @@ func (d *deliveries) isolation(ctx context.Context, s *system.System, out io.Wri
 	return nil
 }
 
-// middle is the median of medians, and that of 99th percentiles.
-func middle(all []quantiles) quantiles {
+// typical is the median of medians, and that of 99th percentiles.
+func typical(all []quantiles) quantiles {
 	medians, p99s := make([]time.Duration, len(all)), make([]time.Duration, len(all))
 	for i, q := range all {
 		medians[i], p99s[i] = q.median, q.p99

@@ -39,7 +39,7 @@ func TestDeliveries(t *testing.T) {
 	}
 }
 
-func TestMiddle(t *testing.T) {
+func TestTypical(t *testing.T) {
 	all := make([]time.Duration, 101)
 	for i := range all {
 		all[i] = time.Duration(100 - i)
@@ -47,7 +47,7 @@ func TestMiddle(t *testing.T) {
 	if got, want := quantilesOf(all), (quantiles{50, 99}); got != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got, want := middle([]quantiles{{1, 90}, {9, 10}, {2, 20}}), (quantiles{2, 20}); got != want {
+	if got, want := typical([]quantiles{{1, 90}, {9, 10}, {2, 20}}), (quantiles{2, 20}); got != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

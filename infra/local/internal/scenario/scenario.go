@@ -233,6 +233,10 @@ func (p *play) spooled(ctx context.Context, c system.Config) error {
 		if err != nil {
 			return fmt.Errorf("listing the spool: %w", err)
 		}
+		if a, err := event.DecodeAlert(raw); err == nil && a.RuleID != "" {
+			p.alerts.sealed = append(p.alerts.sealed, id)
+			continue
+		}
 		p.sealed[id] = true
 		if e, err := event.Decode(raw); err == nil && shown < 3 {
 			p.tell("    in the spool: %s %s %s", id, e.Type, view.Essence(e))
@@ -241,6 +245,9 @@ func (p *play) spooled(ctx context.Context, c system.Config) error {
 	}
 	if more := len(p.sealed) - shown; more > 0 {
 		p.tell("    in the spool: and %d more events", more)
+	}
+	if n := len(p.alerts.sealed); n > 0 {
+		p.tell("    in the spool: and %d alerts", n)
 	}
 	return lines.Err()
 }
