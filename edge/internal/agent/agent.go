@@ -180,6 +180,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	kill()
 	lanes.Wait()
 	sources.Wait()
+	for _, l := range []*lane{a.events, a.alerts} {
+		if n := l.counts.droppedAtEnd.Load(); n > 0 {
+			l.log.Error("lost at the end: neither the spool nor the receiver took it", "items", n)
+		}
+	}
 	return a.c.Publisher.Close()
 }
 
