@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,6 +124,14 @@ func TestRealOpens(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	self := int32(cmd.Process.Pid)
+	// Start returns when execve has closed what it closes; the environment is placed a little later.
+	environ, tick := fmt.Sprint("/proc/", self, "/environ"), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); len(pathOf(environ)) == 0; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("its environment has no PATH")
+		}
+	}
 	w.Sync([]int32{self, self, 1 << 30})
 	st := w.Stats()
 	if st.Namespaces != 1 || st.Watches < 4 || st.Refused != 0 {
