@@ -49,6 +49,16 @@ bench: build ## measure; prints one line per figure: BENCH <name> <value> <unit>
 	@{ go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m -p 1 $(PACKAGES) 2>&1; \
 	   bin/apss-local bench; } | bin/benchlines
 
+.PHONY: bench-sensors
+bench-sensors: build ## measure what the sensors see and cost, beside polling and forkstat; all of it takes root
+	@mkdir -p bin
+	@cd infra/tools && GOWORK=off go build -o ../../bin/benchlines ./benchlines
+	@[ "$$(id -u)" = 0 ] || echo "not root: what needs it says so and is left out" >&2
+	@command -v forkstat >/dev/null || echo "forkstat is not measured: install Debian's package forkstat" >&2
+	@{ go test -v -run '^$$' -bench '^Benchmark(Storm|Unprivileged|ShortConnections|Figures)$$' -benchtime 1x -count $(COUNT) -timeout 60m -p 1 ./edge/internal/source/... 2>&1; \
+	   go test -v -run '^$$' -bench '^BenchmarkList$$' -benchtime 100x -count $(COUNT) -p 1 ./edge/internal/source/network 2>&1; \
+	   bin/apss-local bench; } | bin/benchlines
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (default 30s) each
 	@sh infra/tools/fuzz $(or $(FUZZTIME),30s) $(MODULES)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,7 +34,12 @@ const (
 // errSettings is in the chain of every error that the settings are to blame for.
 var errSettings = errors.New("wrong settings, nothing was started (-help lists them)")
 
-func main() { os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) == 1 {
+		calm()
+	}
+	os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
 
 // command does what args say and returns the exit code.
 func command(args, environ []string, stdout, stderr io.Writer) int {
@@ -143,6 +149,10 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		tel.Ready(name, check)
 	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the drain is over: it is when one looks
+	var giving sync.WaitGroup
+	defer giving.Wait()
+	defer stop()
+	giving.Go(func() { giveBack(serving) })
 	served := make(chan error, 1)
 	go func() {
 		if listener == nil {

@@ -36,7 +36,7 @@ func TestLifeOfAnIncident(t *testing.T) {
 		for i := range 10 {
 			time.Sleep(10 * time.Second)
 			a := alert(1+i, "f", event.High)
-			a.Count = 3 // an agent's summary
+			a.Count, a.Metadata.Summary, a.Metadata.Suppressed = 4, true, 3 // its first match was told before
 			s.done(t, a)
 		}
 		wantLines(t, &p.inbox, "opened f x1 HIGH")

@@ -228,8 +228,14 @@ const (
 	mostTries = 20
 )
 
-// weight is how many events a stands for: an agent's summary of repeats has a count.
-func weight(a *event.Alert) int64 { return max(int64(a.Count), 1) }
+// weight is how many events a tells of that no alert told of before. The Count of an agent's summary is the whole window's,
+// the first alert among them.
+func weight(a *event.Alert) int64 {
+	if a.Metadata.Summary {
+		return max(int64(a.Metadata.Suppressed), 1)
+	}
+	return max(int64(a.Count), 1)
+}
 
 // seenBetween is when a's events were, as far as it says.
 func seenBetween(a *event.Alert) (first, last int64) {

@@ -5,17 +5,7 @@ import (
 
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/notify"
-	"github.com/apss-sensor/apss/functions/internal/state"
 )
-
-// Bounds of the state that one instance keeps for itself: incidents of a cluster in trouble, and the ids of a day's alerts.
-const (
-	stateRecords = 200_000
-	stateBytes   = 64 << 20
-)
-
-// newState makes the store that all integrations of this instance share.
-func newState() state.Store { return state.NewMemory(stateRecords, stateBytes) }
 
 // notify delivers the alerts of an instance.
 func (p *Program) notify(in integration.Instance, to integration.Integration) (alertHandler, error) {

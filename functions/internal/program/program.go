@@ -96,7 +96,8 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 	}
 	p.secrets = secretmanager.New(logger)
 	instances, documentErr := p.instances(ctx, with.kinds)
-	if err := errors.Join(err, documentErr); err != nil {
+	openState, stateErr := p.stateStore()
+	if err := errors.Join(err, documentErr, stateErr); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w:\n%w", ErrSettings, err), p.Close(ctx))
 	}
 	p.client, err = pubsub.NewClient(ctx, s.Project)
@@ -105,7 +106,9 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 	}
 	p.dead = deadletter.New(p.client, s.DeadLettersTopic, s.DeadLettersTimeout)
 	p.inHand = budget.New(s.InHand)
-	p.state = newState()
+	if p.state, err = openState(ctx); err != nil {
+		return nil, errors.Join(err, p.Close(ctx))
+	}
 	p.tracer = otel.Tracer("github.com/apss-sensor/apss/functions")
 	p.flusher = newFlusher(p.tel)
 	if p.handler, err = p.routes(instances, with); err != nil {

@@ -27,6 +27,10 @@ type settings struct {
 	Local   bool   `env:"APSS_LOCAL, default=false"`
 	Service string `env:"K_SERVICE"` // set by Cloud Run
 
+	// StateStore is what the instances share: memory (each has its own), redis://, rediss:// or firestore://.
+	StateStore         secret.Value `env:"STATE_STORE, default=memory"` // people put passwords into URLs
+	StateStorePassword secret.Value `env:"STATE_STORE_PASSWORD"`        // a reference
+
 	// Shortcuts: each makes an instance of its kind, beside those of the document.
 	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY"`
 	SweetSecurityEndpoint  secret.Value `env:"SWEET_SECURITY_ENDPOINT"` // people put keys into URLs
@@ -48,7 +52,7 @@ type settings struct {
 
 // prefixes are ours: an unknown key under them is a spelling mistake.
 func prefixes() []string {
-	return []string{"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "DEAD_LETTERS_", "APSS_INTEGRATION"}
+	return []string{"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "STATE_STORE", "DEAD_LETTERS_", "APSS_INTEGRATION"}
 }
 
 func loadSettings(environ []string) (settings, error) {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -243,7 +242,7 @@ func (f *Fallback) difference(ctx context.Context, brought map[place]Record) (ma
 		err := f.cfg.Memory.List(ctx, name, func(key string, r Record) bool {
 			p := place{name, key}
 			seen[p] = true
-			if old, ok := brought[p]; !ok || !equal(old, r) {
+			if old, ok := brought[p]; !ok || !old.Equal(r) {
 				changed[p] = r
 			}
 			return true
@@ -254,7 +253,7 @@ func (f *Fallback) difference(ctx context.Context, brought map[place]Record) (ma
 	}
 	now := time.Now()
 	for p, old := range brought {
-		if !seen[p] && old.Value != nil && !expired(old, now) {
+		if !seen[p] && old.Value != nil && !old.Expired(now) {
 			changed[p] = Record{}
 		}
 	}
@@ -305,8 +304,4 @@ func (f *Fallback) switchBack(ctx context.Context, brought map[place]Record) (bo
 	f.cfg.Log.Info("the state store is back", "down_for", time.Since(f.since).String(), "records", len(brought))
 	f.since, f.cause, f.pause = time.Time{}, nil, 0
 	return true, nil
-}
-
-func equal(a, b Record) bool {
-	return bytes.Equal(a.Value, b.Value) && a.Due.Equal(b.Due) && a.Expires.Equal(b.Expires)
 }

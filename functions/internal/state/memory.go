@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"container/list"
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -62,7 +61,7 @@ func NewMemory(records, size int) *Memory {
 
 // Update implements [Store].
 func (m *Memory) Update(ctx context.Context, name, key string, change func(Record) (Record, error)) error {
-	if err := check(ctx, key); err != nil {
+	if err := Check(ctx, key); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -84,7 +83,7 @@ func (m *Memory) Update(ctx context.Context, name, key string, change func(Recor
 	if e != nil {
 		m.remove(e)
 	}
-	if r.Value == nil || expired(r, now) {
+	if r.Value == nil || r.Expired(now) {
 		return nil
 	}
 	r.Value = append([]byte{}, r.Value...) // not nil when it is empty
@@ -95,7 +94,7 @@ func (m *Memory) Update(ctx context.Context, name, key string, change func(Recor
 
 // Get implements [Store].
 func (m *Memory) Get(ctx context.Context, name, key string) (Record, error) {
-	if err := check(ctx, key); err != nil {
+	if err := Check(ctx, key); err != nil {
 		return Record{}, err
 	}
 	m.mu.Lock()
@@ -201,27 +200,6 @@ func (m *Memory) clear() {
 	}
 }
 
-// check reports what keeps an operation on key from being done.
-func check(ctx context.Context, key string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if key == "" || len(key) > MaxKey {
-		return fmt.Errorf("%w: a key of %d bytes, want 1 to %d", ErrLimit, len(key), MaxKey)
-	}
-	return nil
-}
-
-// CheckValue reports a value that is too large for a record.
-func CheckValue(key string, value []byte) error {
-	if len(value) > MaxValue {
-		return fmt.Errorf("%w: %d bytes under %.64q, want at most %d", ErrLimit, len(value), key, MaxValue)
-	}
-	return nil
-}
-
-func expired(r Record, now time.Time) bool { return !r.Expires.IsZero() && !r.Expires.After(now) }
-
 // find returns the entry under key, nil when there is none or it has expired.
 func (m *Memory) find(name, key string, now time.Time) *entry {
 	c := m.collections[name]
@@ -229,7 +207,7 @@ func (m *Memory) find(name, key string, now time.Time) *entry {
 		return nil
 	}
 	e := c.entries[key]
-	if e == nil || expired(e.record, now) {
+	if e == nil || e.record.Expired(now) {
 		if e != nil {
 			m.remove(e)
 		}
@@ -302,7 +280,7 @@ func (m *Memory) makeRoom(now time.Time) {
 
 // expire removes what has expired.
 func (m *Memory) expire(now time.Time) {
-	for e := m.expiring.first(); e != nil && expired(e.record, now); e = m.expiring.first() {
+	for e := m.expiring.first(); e != nil && e.record.Expired(now); e = m.expiring.first() {
 		m.remove(e)
 	}
 }

@@ -115,22 +115,11 @@ func TestMemoryBounded(t *testing.T) {
 }
 
 func BenchmarkMemoryUpdate(b *testing.B) {
-	m := state.NewMemory(100_000, 256<<20)
-	keys := make([]string, 200_000)
-	for i := range keys {
-		keys[i] = fmt.Sprint("0194b0c0-7d00-7000-8000-", i)
-	}
-	value := make([]byte, 64)
-	at := time.Now().Add(time.Hour)
-	i := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		err := m.Update(b.Context(), "seen", keys[i%len(keys)], func(state.Record) (state.Record, error) {
-			return state.Record{Value: value, Expires: at}, nil
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		i++
-	}
+	statetest.BenchmarkUpdate(b, state.NewMemory(100_000, 256<<20))
+}
+
+func BenchmarkMemoryGet(b *testing.B) { statetest.BenchmarkGet(b, state.NewMemory(100_000, 256<<20)) }
+
+func BenchmarkMemoryContended(b *testing.B) {
+	statetest.BenchmarkContended(b, state.NewMemory(100_000, 256<<20))
 }

@@ -9,15 +9,17 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
-// Limits of a record, from Firestore's documents and index entries
-// (https://cloud.google.com/firestore/quotas#limits: 1 MiB, 1,500 bytes of a document's id).
+// Limits of a record, from Firestore's documents (https://cloud.google.com/firestore/quotas#limits: 1 MiB, and 1,500 bytes
+// of a document's id, in which a byte of the key may take three).
 const (
-	MaxKey   = 512
+	MaxKey   = 480
 	MaxValue = 256 << 10
 )
 
@@ -27,7 +29,7 @@ var ErrDown = errors.New("the state store cannot be reached")
 // ErrLimit is what a Store's errors wrap when a key or value is beyond the limits.
 var ErrLimit = errors.New("a record beyond the limits")
 
-// Record is what is kept under a key.
+// Record is what is kept under a key. A store may cut times to microseconds.
 type Record struct {
 	Value   []byte    // nil: there is none
 	Due     time.Time // zero: never
@@ -52,3 +54,40 @@ type Store interface {
 
 // Volatile is what a Store has whose records may end with the program: what waits in it is better sent before.
 type Volatile interface{ Volatile() bool }
+
+// Check reports what keeps an operation on key from being done.
+func Check(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if key == "" || len(key) > MaxKey {
+		return fmt.Errorf("%w: a key of %d bytes, want 1 to %d", ErrLimit, len(key), MaxKey)
+	}
+	return nil
+}
+
+// CheckValue reports a value that is too large for a record.
+func CheckValue(key string, value []byte) error {
+	if len(value) > MaxValue {
+		return fmt.Errorf("%w: %d bytes under %.64q, want at most %d", ErrLimit, len(value), key, MaxValue)
+	}
+	return nil
+}
+
+// Down is what a Store returns when it could not do what it was asked under ctx, because of err: a caller that gave up
+// finds its own reason, any other that the store is down.
+func Down(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return ended
+	}
+	return fmt.Errorf("%w: %w", ErrDown, err)
+}
+
+// Expired reports whether the record has ended at now.
+func (r Record) Expired(now time.Time) bool { return !r.Expires.IsZero() && !r.Expires.After(now) }
+
+// Equal reports whether r and other are the same record.
+func (r Record) Equal(other Record) bool {
+	return (r.Value == nil) == (other.Value == nil) && bytes.Equal(r.Value, other.Value) &&
+		r.Due.Equal(other.Due) && r.Expires.Equal(other.Expires)
+}

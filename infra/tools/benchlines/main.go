@@ -57,8 +57,7 @@ func run(in io.Reader, out, rest io.Writer) error {
 				}
 				continue
 			}
-			base, _, _ := strings.Cut(string(result.Name), "-")
-			base = strings.TrimPrefix(pkg+"."+base, ".")
+			base := strings.TrimPrefix(pkg+"."+withoutProcs(string(result.Name)), ".")
 			for _, v := range result.Values {
 				f := figure{base, v.Unit}
 				value := v.Value
@@ -85,6 +84,24 @@ func run(in io.Reader, out, rest io.Writer) error {
 		return fmt.Errorf("no benchmark ran")
 	}
 	return nil
+}
+
+// withoutProcs takes the number of processors off a benchmark's name. With one processor there is none, which is why
+// benchmarks name their sizes behind a slash.
+func withoutProcs(name string) string {
+	base, procs, found := cutLast(name, "-")
+	if _, err := strconv.ParseUint(procs, 10, 32); !found || err != nil {
+		return name
+	}
+	return base
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
 }
 
 // median sorts v and returns its middle, the mean of the two middle ones of an even number.

@@ -25,6 +25,7 @@ func TestRun(t *testing.T) {
 				"BENCH event.Seal/events=100 5 ns/op\n" +
 				"BENCH event.Seal/events=100 44 bytes/event\n",
 		},
+		{name: "names with dashes", in: "BenchmarkList/sock-diag/6000-2 1 7 ns/op\nBenchmarkFor/polling-100ms 1 8 ns/op\n", want: "BENCH List/sock-diag/6000 7 ns/op\nBENCH For/polling-100ms 8 ns/op\n"},
 		{name: "an even number", in: "BenchmarkA 1 1 ns/op\nBenchmarkA 1 2 ns/op\n", want: "BENCH A 1.5 ns/op\n"},
 		{name: "nothing ran", in: "PASS\n", wantErr: "no benchmark ran"},
 		{name: "one failed", in: "BenchmarkA 1 1 ns/op\n--- FAIL: BenchmarkB\n", want: "BENCH A 1 ns/op\n", wantErr: "failed"},

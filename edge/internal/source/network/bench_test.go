@@ -73,7 +73,7 @@ func BenchmarkParse(b *testing.B) {
 		if err := os.WriteFile(filepath.Join(dir, "net", "tcp"), text, 0o644); err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("ours-%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("ours/%d", n), func(b *testing.B) {
 			l := newProcLister(filepath.Join(dir, "net"))
 			var sockets []socket
 			b.ReportAllocs()
@@ -84,7 +84,7 @@ func BenchmarkParse(b *testing.B) {
 				}
 			}
 		})
-		b.Run(fmt.Sprintf("procfs-%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("procfs/%d", n), func(b *testing.B) {
 			fs, err := procfs.NewFS(dir)
 			if err != nil {
 				b.Fatal(err)
@@ -115,7 +115,7 @@ func BenchmarkList(b *testing.B) {
 			for name, l := range map[string]lister{
 				"sock_diag": &diagLister{conn: conn, buf: buf}, "proc": newProcLister(fmt.Sprintf("/proc/self/task/%d/net", unix.Gettid())),
 			} {
-				b.Run(fmt.Sprintf("%s-%d", name, n), func(b *testing.B) { // on another thread
+				b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) { // on another thread
 					var sockets []socket
 					b.ReportAllocs()
 					before := cpu(b)

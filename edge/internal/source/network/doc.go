@@ -34,5 +34,5 @@
 // whose it was. One that its own side reset before it was listed is counted as missed at most. By /proc so is one whose
 // other end closed first, an end is reported one poll late, because a list of changing sockets may skip one, and bytes
 // stay 0. A network namespace that lives shorter than the interval may go unseen, and one in which nobody is left is held
-// for up to 5 s, its sockets being ours. At most 65,536 sockets are tracked, TIME_WAITs counted.
+// for up to 30 s, its sockets being ours. At most 65,536 sockets are tracked, TIME_WAITs counted.
 package network

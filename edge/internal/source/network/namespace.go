@@ -82,6 +82,9 @@ func (n *namespace) look(now time.Time) {
 	if ok && p == n.pulse && !n.unsettled && now.Sub(n.listed) < patience {
 		return
 	}
+	if !ok && !n.home() {
+		n.settled = false // the process through which it is seen may be gone: a survey finds another
+	}
 	if ok {
 		n.stats.Opened += p.opened() - min(p.opened(), n.pulse.opened())
 		n.pulse = p

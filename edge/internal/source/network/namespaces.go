@@ -15,8 +15,10 @@ import (
 
 const (
 	// surveyEvery is how often all processes are asked for their namespace, because one may enter another; new
-	// processes are asked with the next poll. Of 300 processes it takes 2 ms.
-	surveyEvery = 5 * time.Second
+	// processes are asked with the next poll. Of 300 processes it takes 2 ms, so where no process began since, and so none
+	// that is about to enter one, it is done in every sixth turn.
+	surveyEvery     = 5 * time.Second
+	surveyQuietEach = 6
 	// othersAPoll bounds how many namespaces besides our own one poll looks at, in turn: 70 us each when nothing happened.
 	othersAPoll = 8
 )
@@ -83,11 +85,13 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 		return
 	}
 	newest := s.files.newest()
-	all := now.Sub(s.surveyed) >= surveyEvery
-	if !all && bytes.Equal(newest, s.newest) {
+	same := bytes.Equal(newest, s.newest)
+	all := surveyDue(now.Sub(s.surveyed), same && len(newest) > 0 && s.settled)
+	if !all && same {
 		return
 	}
 	s.newest = append(s.newest[:0], newest...)
+	s.settled = all
 	if all {
 		s.surveyed = now
 		clear(s.members)
@@ -144,6 +148,11 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 		s.said.many = true
 		s.log.Warn("there are more network namespaces than are watched: connections in the others go unseen", "limit", s.config.Namespaces)
 	}
+}
+
+// surveyDue reports whether to ask all processes, that long after it was done last; quiet when none began since.
+func surveyDue(since time.Duration, quiet bool) bool {
+	return since >= surveyEvery && !quiet || since >= surveyQuietEach*surveyEvery
 }
 
 func (s *Sensor) netOf(pid int32) string {

@@ -175,6 +175,24 @@ func TestRealNamespacesMove(t *testing.T) {
 	}
 }
 
+func TestSurveyDue(t *testing.T) {
+	for _, tt := range []struct {
+		since time.Duration
+		quiet bool
+		want  bool
+	}{
+		{surveyEvery - 1, false, false},
+		{surveyEvery, false, true},
+		{surveyEvery, true, false},
+		{6*surveyEvery - 1, true, false},
+		{6 * surveyEvery, true, true},
+	} {
+		if got := surveyDue(tt.since, tt.quiet); got != tt.want {
+			t.Errorf("surveyDue(%v, %t): got %t, want %t", tt.since, tt.quiet, got, tt.want)
+		}
+	}
+}
+
 // A pid that is in another namespace by now is not taken for the one that was meant.
 func TestRealNamespaceOfAnother(t *testing.T) {
 	p := newPod(t)

@@ -75,6 +75,7 @@ type Sensor struct {
 	members   map[int32]uint64
 	newest    []byte    // pid at the last survey
 	surveyed  time.Time // when all processes were last
+	settled   bool      // no process began since, as far as is known
 	searched  time.Duration
 	tracked   int
 	accounted uint64

@@ -64,6 +64,16 @@ func (a *announced) every(time.Duration) time.Duration { return listEvery }
 func (a *announced) run(ctx context.Context, wake func()) error {
 	runtime.LockOSThread()                          // and never unlocked: the thread, with its priority, ends here
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20) // of this thread, setpriority(2); needs CAP_SYS_NICE
+	woken := make(chan struct{})
+	unwake := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = a.conn.Wake()
+	})
+	defer func() {
+		if !unwake() {
+			<-woken // the connection is closed after this
+		}
+	}()
 	for ctx.Err() == nil {
 		e, lost, err := a.conn.Receive()
 		if err != nil {
@@ -237,7 +247,7 @@ func (s *Sensor) announceExec(r record, now time.Time) {
 	} else if e.guessed {
 		e.start, e.guessed = d.stat.start, false
 	}
-	e.image, e.forked, e.held, e.read, e.looked = d.stat.image, false, nil, r.At, false
+	e.image, e.forked, e.asked, e.held, e.read, e.looked = d.stat.image, false, nil, nil, r.At, false
 	p := s.describe(pid, *d)
 	if before != nil { // who started it stays true
 		p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors

@@ -224,8 +224,14 @@ func (o *observer) account(b *testing.B, t tally, runs int) {
 	if st.Created < uint64(runs) || st.MissedAtMost < uint64(max(0, runs-t.names)) {
 		b.Errorf("%s: of %d runs %d were seen; yet %d created, %d missed at most", st.Mechanism, runs, t.names, st.Created, st.MissedAtMost)
 	}
+	b.ReportMetric(accounted(t.names, st.MissedAtMost, runs), st.Mechanism+"-%seen-or-missed")
 	b.ReportMetric(float64(st.Created)/float64(b.N), st.Mechanism+"-created")
 	b.ReportMetric(float64(st.MissedAtMost)/float64(b.N), st.Mechanism+"-missed-at-most")
+}
+
+// accounted is how many of the runs were seen or, at most, missed, in percent: less than 100 is a false account.
+func accounted(seen int, missedAtMost uint64, runs int) float64 {
+	return 100 * float64(min(uint64(runs), uint64(seen)+missedAtMost)) / float64(runs)
 }
 
 // BenchmarkStorm runs /bin/true 1,000 times back to back. Each shares the machine with forkstat or with nobody, because
@@ -308,6 +314,7 @@ func unprivileged(tb testing.TB) map[string]float64 {
 		if st.Created < runs || st.MissedAtMost < uint64(max(0, runs-seen)) {
 			tb.Errorf("%s: of %d runs %d were seen; yet %d created, %d missed at most", st.Mechanism, runs, seen, st.Created, st.MissedAtMost)
 		}
+		figures[st.Mechanism+"-%seen-or-missed"] = accounted(seen, st.MissedAtMost, runs)
 		figures[st.Mechanism+"-created"], figures[st.Mechanism+"-missed-at-most"] = float64(st.Created), float64(st.MissedAtMost)
 	}
 	measure("sleep20ms", "sleep 0.02", spaced(tb, runs, 25*time.Millisecond, "sleep", "0.02"))

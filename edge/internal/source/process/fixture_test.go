@@ -281,6 +281,23 @@ func TestForkThenExec(t *testing.T) {
 }
 
 // The kernel makes a program visible in steps.
+// A fork that serves is asked for with each of its connections: it is read once, until it runs a program.
+func TestForkThatIsAskedFor(t *testing.T) {
+	tr := newTree(t, 10, fake{pid: 1, ppid: 0, exe: "/init"}, fake{pid: 20, ppid: 1, flags: flagForkNoExec, start: 50, stack: 1, exe: "/server"})
+	ask := func() string { return tr.s.Process(20).Exe }
+	if got := ask(); got != "/server" {
+		t.Fatalf("got %q, want /server", got)
+	}
+	tr.set(fake{pid: 20, ppid: 1, flags: flagForkNoExec, start: 50, stack: 1, exe: "/changed"})
+	if got := ask(); got != "/server" {
+		t.Errorf("asked again: got %q, want what was read before", got)
+	}
+	tr.set(fake{pid: 20, ppid: 1, start: 50, stack: 2, exe: "/program"})
+	if got := ask(); got != "/program" {
+		t.Errorf("after its execve: got %q, want /program", got)
+	}
+}
+
 func TestExecInTheMaking(t *testing.T) {
 	const at = forkEvery
 	tr := newTree(t, 10, fake{pid: 1, exe: "/init"})

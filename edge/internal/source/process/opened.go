@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -24,11 +25,11 @@ const (
 	// proofWait is how long an open waits for the loader's that proves it: execve opens both within microseconds.
 	proofWait = 20 * time.Millisecond
 	// peekEvery is how often a fork that is about to call execve is looked at.
-	peekEvery = 500 * time.Microsecond
+	peekEvery = time.Millisecond
 	// syncEvery is how often the mount namespaces in view are listed; a new process's is looked at when it is seen.
-	syncEvery = 10 * time.Second
-	// patience is how long the goroutine of a mechanism waits at most, and so how long its end takes.
-	patience = 200 * time.Millisecond
+	// Where no process began since, it is done in every sixth turn.
+	syncEvery     = 10 * time.Second
+	syncQuietEach = 6
 )
 
 // opened is the mechanism of executables being opened. Its goroutine reads the newest pids when that happens.
@@ -36,11 +37,13 @@ type opened struct {
 	watch  *opens.Watcher
 	read   *reader
 	loadID int
+	stop   int // an eventfd(2), which ends a wait
 	cursor int32
 	max    int32
 	forks  []forked
 	recent []openedAt
 	synced time.Time
+	until  int32 // the cursor then
 
 	mu       sync.Mutex
 	programs map[int32]details // by pid, read at a wake-up
@@ -66,13 +69,15 @@ func watchOpens(proc string, cut redact.Redactor, env []string) (*opened, error)
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{watch: watch, loadID: -1, programs: make(map[int32]details)}
+	o := &opened{watch: watch, loadID: -1, stop: -1, programs: make(map[int32]details)}
 	if o.read, err = newReader(proc); err != nil {
 		_ = watch.Close()
 		return nil, err
 	}
 	o.read.cut, o.read.env = cut, env
-	o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if o.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
 	if err == nil {
 		err = o.sync(time.Now())
 	}
@@ -91,8 +96,10 @@ func watchOpens(proc string, cut redact.Redactor, env []string) (*opened, error)
 func (o *opened) close() {
 	_ = o.watch.Close()
 	o.read.close()
-	if o.loadID >= 0 {
-		_ = unix.Close(o.loadID)
+	for _, fd := range [...]int{o.loadID, o.stop} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 }
 
@@ -108,7 +115,7 @@ func (o *opened) sync(now time.Time) error {
 		return err
 	}
 	o.watch.Sync(pids)
-	o.synced = now
+	o.synced, o.until = now, o.cursor
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stats = o.watch.Stats()
@@ -118,9 +125,20 @@ func (o *opened) sync(now time.Time) error {
 func (o *opened) run(ctx context.Context, wake func()) error {
 	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends here
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-	waiting := []unix.PollFd{{Fd: int32(o.watch.FD()), Events: unix.POLLIN}}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 50_000, 0, 0, 0) // of this thread, the kernel's default: a fork is looked at when it is due
+	ended := make(chan struct{})
+	unstop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		_, _ = unix.Write(o.stop, binary.NativeEndian.AppendUint64(nil, 1))
+	})
+	defer func() {
+		if !unstop() {
+			<-ended // the descriptor is closed after this
+		}
+	}()
+	waiting := []unix.PollFd{{Fd: int32(o.watch.FD()), Events: unix.POLLIN}, {Fd: int32(o.stop), Events: unix.POLLIN}}
 	for ctx.Err() == nil {
-		wait := patience
+		wait := syncEvery // scans read the cursor: to be woken for nothing costs a tenth of a millisecond
 		if len(o.recent) > 0 {
 			wait = proofWait
 		}
@@ -142,7 +160,7 @@ func (o *opened) run(ctx context.Context, wake func()) error {
 		if found, handed := o.look(now, running), o.handOver(now); found || handed {
 			wake()
 		}
-		if now.Sub(o.synced) >= syncEvery {
+		if since := now.Sub(o.synced); since >= syncEvery && o.cursor != o.until || since >= syncQuietEach*syncEvery {
 			if err := o.sync(now); err != nil {
 				return err
 			}

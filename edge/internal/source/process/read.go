@@ -29,6 +29,8 @@ type reader struct {
 	link []byte
 	cut  redact.Redactor
 	env  []string // the names of variables to keep
+	// audited says that the kernel keeps login uids and sessions: without CONFIG_AUDIT no process has the files.
+	audited bool
 	// early holds what was read of programs before, at the moment they started: it is taken instead.
 	early map[int32]details
 }
@@ -38,7 +40,14 @@ func newReader(root string) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", root, err)
 	}
-	return &reader{root: fd, buf: make([]byte, maxCmdlineRead+1), link: make([]byte, unix.PathMax)}, nil
+	r := &reader{root: fd, buf: make([]byte, maxCmdlineRead+1), link: make([]byte, unix.PathMax)}
+	r.audited = !r.has("self/stat") || r.has("self/loginuid")
+	return r, nil
+}
+
+func (r *reader) has(path string) bool {
+	var st unix.Stat_t
+	return !errors.Is(unix.Fstatat(r.root, path, &st, 0), unix.ENOENT)
 }
 
 func (r *reader) close() { _ = unix.Close(r.root) }
@@ -207,7 +216,9 @@ func (r *reader) rest(dir int, d *details) {
 	if d.note(err) {
 		d.cred, d.credRead = parseStatus(b)
 	}
-	d.login, d.session = r.id(dir, "loginuid"), r.id(dir, "sessionid")
+	if r.audited {
+		d.login, d.session = r.id(dir, "loginuid"), r.id(dir, "sessionid")
+	}
 	taken := d.redacted
 	d.cmdline = makeCmdline(r.cut, d.line)
 	d.redacted += taken

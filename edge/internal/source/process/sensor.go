@@ -329,8 +329,12 @@ func (s *Sensor) Process(pid int32) *event.Process {
 	}
 	e := s.tree[pid]
 	st, err := s.read.statOf(pid)
-	if e != nil && (err != nil || e.is(st.start) && !e.forked && !e.changed(st)) {
+	same := e != nil && (err != nil || e.is(st.start) && !e.changed(st))
+	if same && (!e.forked || err != nil) {
 		return e.process.Clone()
+	}
+	if same && e.asked != nil && st.forked() {
+		return e.asked.Clone()
 	}
 	if err != nil {
 		return nil
@@ -339,7 +343,11 @@ func (s *Sensor) Process(pid int32) *event.Process {
 	if err != nil || d.stat.kernel() || d.stat.thread {
 		return nil
 	}
-	return s.describe(pid, d)
+	p := s.describe(pid, d)
+	if e != nil && e.is(d.stat.start) && e.forked && d.stat.forked() {
+		e.image, e.asked = d.stat.image, p.Clone() // a fork that serves connections is asked for with each
+	}
+	return p
 }
 
 // sayDenied says once that permissions are missing.

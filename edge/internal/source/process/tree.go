@@ -25,6 +25,7 @@ type entry struct {
 	image
 	start   uint64
 	process *event.Process   // nil for a kernel thread; handed out by Recent alone, and not changed after an exec
+	asked   *event.Process   // what a fork was when it was asked for; nil when it was not
 	where   *event.Container // nil until asked for, and for a process of the host
 	born    time.Time        // when it was seen first
 	gone    time.Time        // when it was seen no more
@@ -184,7 +185,7 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 	if !e.forked {
 		previous = before.Exe
 	}
-	e.image, e.forked, e.held, e.read, e.looked = d.stat.image, false, nil, now, true
+	e.image, e.forked, e.asked, e.held, e.read, e.looked = d.stat.image, false, nil, nil, now, true
 	p := s.describe(pid, d)
 	// It may have been given to another parent since; who started it stays true.
 	p.PPID, p.Parent, p.Ancestors = before.PPID, before.Parent, before.Ancestors

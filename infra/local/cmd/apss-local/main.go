@@ -19,7 +19,8 @@ import (
 	"github.com/apss-sensor/apss/infra/local/internal/system"
 )
 
-const usage = `apss-local runs the whole of APSS on this machine: agent, Pub/Sub, functions, and a stand-in of Sweet Security.
+const usage = `apss-local runs the whole of APSS on this machine: agent, Pub/Sub, functions, and
+stand-ins of Sweet Security, Slack and PagerDuty.
 
   apss-local [flags]            runs and shows it until Ctrl-C
   apss-local scenario [flags]   plays a scenario with kills and outages, checks that nothing was lost: exit 0 or 1
@@ -137,11 +138,15 @@ func newFlags(c *system.Config, stderr io.Writer) (flags *flag.FlagSet, asJSON *
 	flags.IntVar(&c.FunctionsPort, "functions-port", 0, "`port` of apss-functions")
 	flags.IntVar(&c.AgentPort, "agent-port", 0, "`port` of the agent's metrics")
 	flags.IntVar(&c.SweetPort, "sweet-port", 0, "`port` of Sweet Security's stand-in")
-	flags.DurationVar(&c.AckDeadline, "ack-deadline", c.AckDeadline, "the push subscription's ack deadline")
-	flags.DurationVar(&c.MinBackoff, "retry-min", c.MinBackoff, "minimum backoff of its retry policy")
-	flags.DurationVar(&c.MaxBackoff, "retry-max", c.MaxBackoff, "maximum backoff of its retry policy")
+	flags.IntVar(&c.SlackPort, "slack-port", 0, "`port` of Slack's stand-in")
+	flags.IntVar(&c.PagerDutyPort, "pagerduty-port", 0, "`port` of PagerDuty's stand-in")
+	flags.DurationVar(&c.IncidentWindow, "incident-window", c.IncidentWindow, "repeats of an incident within it are one update for people")
+	flags.DurationVar(&c.ResolveAfter, "resolve-after", c.ResolveAfter, "an incident that is quiet for so long is over")
+	flags.DurationVar(&c.AckDeadline, "ack-deadline", c.AckDeadline, "ack deadline of the push subscriptions")
+	flags.DurationVar(&c.MinBackoff, "retry-min", c.MinBackoff, "minimum backoff of their retry policies")
+	flags.DurationVar(&c.MaxBackoff, "retry-max", c.MaxBackoff, "maximum backoff of their retry policies")
 	flags.IntVar(&c.MaxAttempts, "max-attempts", c.MaxAttempts, "delivery attempts until a message is a dead letter")
-	flags.StringVar(&c.Filter, "filter", "", "its `filter`, for instance attributes.severity = \"HIGH\"")
+	flags.StringVar(&c.Filter, "filter", "", "`filter` of the events' subscription, for instance attributes.severity = \"HIGH\"")
 	flags.DurationVar(&c.MaxPushBackoff, "push-backoff-max", c.MaxPushBackoff, "longest stop of all pushes after many failures; the service's is 60s")
 	return flags, flags.Bool("json", false, "scenario: print the result as JSON, the story on stderr"),
 		flags.Duration("for", 30*time.Second, "bench, soak: how long the agent runs under load; growth shows in an hour")

@@ -18,6 +18,8 @@ const (
 	lineEvery  = 5 * time.Second // without a terminal
 	rateOver   = 4               // drawings
 	askTimeout = 300 * time.Millisecond
+	// wholeMessage is how many lines of a message are printed.
+	wholeMessage = 40
 )
 
 // up runs the system and shows it until ctx ends, which is how it should end, or a program does.
@@ -74,10 +76,11 @@ func show(ctx context.Context, s *system.System, out *os.File, started time.Time
 	}
 }
 
-// lines prints a frame's head once, and then a line for each change and each of the newest alerts.
+// lines prints a frame's head once, and then a line for each change, and the newest alerts and messages.
 func lines(out io.Writer) func(before, now view.State) {
 	last := ""
-	var told time.Time // when the newest alert came that was printed
+	var told time.Time              // when the newest alert came that was printed
+	shown := map[string]time.Time{} // by receiver: when the newest message changed that was printed
 	return func(before, now view.State) {
 		if last == "" {
 			for _, line := range view.Head(now, view.Style{Width: 200}) {
@@ -88,6 +91,18 @@ func lines(out io.Writer) func(before, now view.State) {
 			if r.At.After(told) {
 				fmt.Fprintln(out, r.At.Format(time.TimeOnly), view.AlertLine(r))
 				told = r.At
+			}
+		}
+		for _, r := range now.Receivers {
+			for _, m := range slices.Backward(r.Messages) {
+				if !m.Changed.After(shown[r.Name]) {
+					continue
+				}
+				shown[r.Name] = m.Changed
+				fmt.Fprintln(out, now.At.Format(time.TimeOnly), r.Kind, "shows:")
+				for _, line := range view.MessageText(m, wholeMessage) {
+					fmt.Fprintln(out, "   ", line)
+				}
 			}
 		}
 		if line := view.Line(now); line != last {
@@ -106,4 +121,9 @@ func summary(out io.Writer, s *system.System) {
 	}
 	fmt.Fprintf(out, "published %d %s delivered %d + dead letters %d + in flight %d; delivered twice %d\n",
 		b.Published, balance, b.Delivered-b.Both, b.Dead, b.InFlight, b.DeliveredTwice)
+	for _, r := range s.Receivers() {
+		b := r.Balance()
+		fmt.Fprintf(out, "alerts to %s: published %d, delivered %d, dead letters %d, waiting %d, twice %d\n",
+			r.Kind, b.Published, b.Delivered, b.Dead, b.Waiting, b.Twice)
+	}
 }

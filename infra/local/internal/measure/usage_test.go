@@ -23,3 +23,17 @@ func TestParseUsage(t *testing.T) {
 		t.Errorf("this process: got %+v, %v", got, err)
 	}
 }
+
+func TestParseForks(t *testing.T) {
+	if got, err := parseForks([]byte("cpu 1 2 3\nctxt 9\nprocesses 4711\nprocs_running 2\n")); err != nil || got != 4711 {
+		t.Errorf("got %d, %v; want 4711", got, err)
+	}
+	for _, bad := range []string{"", "processes x\n", "cpu 1\n"} {
+		if got, err := parseForks([]byte(bad)); err == nil {
+			t.Errorf("parseForks(%q): got %d, want an error", bad, got)
+		}
+	}
+	if got, err := readForks(); err != nil || got <= 0 {
+		t.Errorf("this machine: got %d, %v", got, err)
+	}
+}

@@ -161,7 +161,7 @@ func (p *play) burst(ctx context.Context) error {
 		group{name: "burst, then the agent is killed", deeds: before, key: pathKey(before)},
 		group{name: "burst, no agent", deeds: down, key: pathKey(down)},
 		group{name: "burst, the receiver answers 503", deeds: after, key: pathKey(after)})
-	p.tell("burst: %d more files written; %d messages wait for the receiver", len(after), p.Dispatcher.Stats().Held)
+	p.tell("burst: %d more files written; %d messages wait for the receiver", len(after), p.Events().Stats().Held)
 	return pause(ctx, time.Until(ends))
 }
 

@@ -53,6 +53,7 @@ type alerts struct {
 	inOrder   []*event.Alert // each id once: a message may be published twice
 	at        []time.Time
 	expected  []suspicion
+	sealed    []string // ids in the spool of the killed agent
 	overflow  int
 	happening chan struct{} // closed and replaced at each alert
 }
@@ -108,6 +109,11 @@ func (a *alerts) account(events []sighting) (rows []AlertRow, faults []string) {
 	}
 	if a.overflow > 0 {
 		fault("%d alerts were not followed: more than %d", a.overflow, maxAlerts)
+	}
+	for _, id := range a.sealed {
+		if !a.byID[id] {
+			fault("alert %s was in the spool of the killed agent and was never published", id)
+		}
 	}
 	for _, s := range a.expected {
 		row, found := AlertRow{Deed: s.deed, Rule: s.rule}, 0

@@ -34,6 +34,8 @@ func TestAccountOfAlerts(t *testing.T) {
 		event  sighting
 		fault  string // "": none
 	}{
+		"sealed at the kill":     {[]*event.Alert{alert("1"), alert("2", summary), alert("sealed", func(a *event.Alert) { a.RuleID = "R-2" })}, arrived, ""},
+		"lost with the kill":     {[]*event.Alert{alert("1"), alert("2", summary)}, arrived, "alert sealed was in the spool of the killed agent"},
 		"as it should be":        {[]*event.Alert{alert("1"), alert("2", summary)}, arrived, ""},
 		"published twice":        {[]*event.Alert{alert("1"), alert("1"), alert("2", summary)}, arrived, ""},
 		"none":                   {nil, arrived, "there is no alert of R-1"},
@@ -49,6 +51,9 @@ func TestAccountOfAlerts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAlerts()
 			a.expect(suspicion{"deed", "R-1", "T1000", func(e *event.Event) bool { return e.File.Path == "/a" }})
+			if strings.Contains(name, "kill") {
+				a.sealed = []string{"sealed"}
+			}
 			for _, one := range c.alerts {
 				a.see(one, at.Add(7*time.Millisecond))
 			}

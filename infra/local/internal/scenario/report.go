@@ -37,6 +37,7 @@ type Result struct {
 	Seconds   float64        `json:"seconds"`
 	Latencies []Latency      `json:"latencies"`
 	Alerts    []AlertRow     `json:"alerts"`
+	Receivers []ReceiverRow  `json:"receivers"`
 	Table     []Row          `json:"table"`
 	Published int            `json:"published"` // all events of this machine, by id
 	Delivered int            `json:"delivered"`
@@ -45,6 +46,17 @@ type Result struct {
 	WhileDown int            `json:"sensed_while_down"`
 	Faults    []string       `json:"faults,omitempty"`
 	Timeline  []TimelineLine `json:"timeline,omitempty"`
+}
+
+// ReceiverRow is what became of all alerts at a receiver; for people in events that alerts stand for.
+type ReceiverRow struct {
+	Name      string `json:"name"`
+	Published int64  `json:"published"`
+	Delivered int64  `json:"delivered"`
+	Dead      int64  `json:"dead_lettered"`
+	Waiting   int64  `json:"waiting"`
+	Twice     int64  `json:"twice"`
+	Messages  int    `json:"messages,omitzero"`
 }
 
 // Latency is how long a deed took to the receiver.

@@ -1,5 +1,6 @@
 // Package scenario plays make demo-once: deeds on this machine that intruders do, here without effect, and their alerts; a kill of the agent in the middle of a burst, outages
-// of Pub/Sub and of the receiver, a poison event; and then accounts for every deed and every event, by its id.
+// of Pub/Sub and of receivers, a poison event; and then accounts for every deed and every event, by its id, and for what
+// each receiver was told of every alert.
 package scenario
 
 import (
@@ -62,6 +63,7 @@ func Run(ctx context.Context, c system.Config, out io.Writer, asJSON bool) error
 	// The service's shortest waits, so that an outage's end is felt at once.
 	c.MinBackoff, c.MaxBackoff, c.MaxPushBackoff = 250*time.Millisecond, 2*time.Second, time.Second
 	c.AlertWindow = window
+	c.IncidentWindow, c.ResolveAfter, c.CallTimeout, c.NoRate = incidentWindow, resolveAfter, callTimeout, true
 	p := &play{story: st, tracker: newTracker(), demo: c.Demo(), sealed: make(map[string]bool), alerts: newAlerts()}
 	result, err := p.run(ctx, c)
 	if err != nil {
@@ -90,6 +92,7 @@ type play struct {
 	alerts    *alerts
 	latencies []Latency
 	sealed    map[string]bool // ids in the spool of the killed agent
+	late      []string        // what was not told in time
 }
 
 func (p *play) run(ctx context.Context, c system.Config) (result Result, err error) {
@@ -107,8 +110,11 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 		return result, err
 	}
 	a := p.Addresses()
-	p.tell("started: agent (pid %d), Pub/Sub on %s, functions on %s, Sweet Security's stand-in on %s", p.Agent().PID(), a.PubSub, a.Functions, a.Sweet)
-	acts := []func(context.Context) error{p.files, p.process, p.connection, p.intrude, p.burst, p.poison}
+	p.tell("started: agent (pid %d), Pub/Sub on %s, functions on %s", p.Agent().PID(), a.PubSub, a.Functions)
+	for _, r := range p.Receivers() {
+		p.tell("started: %s's stand-in on %s", r.Kind, r.Addr)
+	}
+	acts := []func(context.Context) error{p.files, p.process, p.connection, p.intrude, p.hang, p.burst, p.poison}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return result, p.explain(err)
@@ -180,7 +186,9 @@ func (p *play) account(ctx context.Context) (Result, error) {
 	}
 	var faults []string
 	result.Alerts, faults = p.alerts.account(p.all())
-	if len(faults) > 0 {
+	var late []string
+	result.Receivers, late = p.told(ctx)
+	if faults = append(faults, late...); len(faults) > 0 {
 		result.OK = false
 		result.Faults = append(result.Faults, faults...)
 	}
@@ -227,6 +235,10 @@ func (p *play) spooled(ctx context.Context, c system.Config) error {
 		if err != nil {
 			return fmt.Errorf("listing the spool: %w", err)
 		}
+		if a, err := event.DecodeAlert(raw); err == nil && a.RuleID != "" {
+			p.alerts.sealed = append(p.alerts.sealed, id)
+			continue
+		}
 		p.sealed[id] = true
 		if e, err := event.Decode(raw); err == nil && shown < 3 {
 			p.tell("    in the spool: %s %s %s", id, e.Type, view.Essence(e))
@@ -236,7 +248,10 @@ func (p *play) spooled(ctx context.Context, c system.Config) error {
 	if more := len(p.sealed) - shown; more > 0 {
 		p.tell("    in the spool: and %d more events", more)
 	}
+	if n := len(p.alerts.sealed); n > 0 {
+		p.tell("    in the spool: and %d alerts", n)
+	}
 	return lines.Err()
 }
 
-func (p *play) refuse(f standin.Faults) { p.Standin.Set(f) }
+func (p *play) refuse(f standin.Faults) { p.Receiver(system.SweetSecurity).Switches.Set(f) }

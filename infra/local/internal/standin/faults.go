@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
 )
 
-// Faults say what the stand-in does instead of accepting. The zero value: nothing. As JSON, durations are strings:
+// Faults say what a stand-in does instead of accepting. The zero value: nothing. As JSON, durations are strings:
 //
 //	{"status":503,"for":"30s"}                      503 for half a minute
 //	{"status":429,"retry_after":"5","for":"30s"}    told to slow down
 //	{"latency":"2s"}  {"hang":true}  {"cut":true}   slow, no answer, a cut connection
 //	{"garbage":true}                                accepted, with an answer that nobody can read
-//	{"refuse":"poison","refuse_with":422}           requests with "poison" in an event are refused
-//	{"refuse":"poison"}                             the event is refused alone, in the answer's list
+//	{"refuse":"poison","refuse_with":422}           requests with "poison" in them are refused
+//	{"refuse":"poison"}                             in the vendor's own way: Sweet Security lists the event, others answer 400
 //	{"max_bytes":1000}                              413 for what is larger
 type Faults struct {
 	Status     int      `json:"status,omitzero"`
@@ -56,7 +55,7 @@ func (f Faults) Validate() error {
 		errs = append(errs, fmt.Errorf("status %d: must be from 300 to 599", f.Status))
 	}
 	if f.RefuseWith != 0 && (f.RefuseWith < 400 || f.RefuseWith > 599) {
-		errs = append(errs, fmt.Errorf("refuse_with %d: must be from 400 to 599, or left out for an answer that lists the refused", f.RefuseWith))
+		errs = append(errs, fmt.Errorf("refuse_with %d: must be from 400 to 599, or left out for an answer in the vendor's way", f.RefuseWith))
 	}
 	if f.RefuseWith != 0 && f.Refuse == "" {
 		errs = append(errs, errors.New("refuse_with without refuse"))
@@ -65,6 +64,27 @@ func (f Faults) Validate() error {
 		errs = append(errs, errors.New("max_bytes must not be negative"))
 	}
 	return errors.Join(errs...)
+}
+
+// String is f in words for a person: "" when there are none. It quotes what the person wrote.
+func (f Faults) String() string {
+	var parts []string
+	add := func(on bool, format string, args ...any) {
+		if on {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(f.Status != 0, "status %d", f.Status)
+	add(f.RetryAfter != "", "Retry-After %s", f.RetryAfter)
+	add(f.Latency > 0, "latency %v", time.Duration(f.Latency))
+	add(f.Hang, "hangs")
+	add(f.Cut, "cuts connections")
+	add(f.Garbage, "answers garbage")
+	add(f.Refuse != "", "refuses %q", f.Refuse)
+	add(f.RefuseWith != 0, "with %d", f.RefuseWith)
+	add(f.MaxBytes != 0, "takes %d bytes at most", f.MaxBytes)
+	add(f.For > 0, "for %v more", time.Duration(f.For).Round(100*time.Millisecond))
+	return strings.Join(parts, ", ")
 }
 
 // before runs what happens before a request is looked at; false when that was the end of it.
@@ -85,10 +105,17 @@ func (f Faults) before(w http.ResponseWriter, r *http.Request) bool {
 		}
 	}
 	if f.Hang {
-		<-r.Context().Done()
-		return false
+		var over <-chan time.Time // then the receiver is back, without the connections that it had
+		if f.For > 0 {
+			over = time.After(time.Duration(f.For))
+		}
+		select {
+		case <-r.Context().Done():
+			return false
+		case <-over:
+		}
 	}
-	if f.Cut {
+	if f.Cut || f.Hang {
 		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			_ = c.Close()
 			return false
@@ -96,59 +123,4 @@ func (f Faults) before(w http.ResponseWriter, r *http.Request) bool {
 		panic(http.ErrAbortHandler) // HTTP/2: resets the stream
 	}
 	return true
-}
-
-func (f Faults) refuse(w http.ResponseWriter, status int) {
-	if f.RetryAfter != "" {
-		w.Header().Set("Retry-After", f.RetryAfter)
-	}
-	answer(w, status, `{"error":"fault switch"}`)
-}
-
-// Set switches faults. They end by themselves after f.For, where it is given.
-func (s *Server) Set(f Faults) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults, s.until = f, time.Time{}
-	if f.For > 0 {
-		s.until = time.Now().Add(time.Duration(f.For))
-	}
-}
-
-// Faults returns the faults of this moment; For is what is left of it.
-func (s *Server) Faults() Faults {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.until.IsZero() {
-		return s.faults
-	}
-	left := time.Until(s.until)
-	if left <= 0 {
-		s.faults, s.until = Faults{}, time.Time{}
-	}
-	s.faults.For = Duration(max(left, 0))
-	return s.faults
-}
-
-func (s *Server) showFaults(w http.ResponseWriter, _ *http.Request) {
-	body, err := json.Marshal(s.Faults())
-	if err != nil {
-		answer(w, http.StatusInternalServerError, "")
-		return
-	}
-	answer(w, http.StatusOK, string(body)+"\n")
-}
-
-func (s *Server) setFaults(w http.ResponseWriter, r *http.Request) {
-	var f Faults
-	err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, 1<<16), &f, json.RejectUnknownMembers(true))
-	if err == nil {
-		err = f.Validate()
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	s.Set(f)
-	s.showFaults(w, r)
 }

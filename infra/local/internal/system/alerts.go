@@ -20,15 +20,25 @@ const raisedLength = 5
 
 func (s *System) alerted(m dispatch.Message) {
 	now := time.Now()
-	a, err := envelope.Message{Data: m.Data, Attributes: m.Attributes}.Alert()
-	if err != nil {
-		s.logger.Warn("opening an alert", "id", m.ID, "error", err)
+	a := s.alertOf(m)
+	if a == nil {
 		return
 	}
+	s.publishedAlert(a, now)
 	s.Feed.alert(Raised{a, now})
 	if s.watch.Alerted != nil {
 		s.watch.Alerted(a, now)
 	}
+}
+
+// alertOf is the alert in m; nil when there is none.
+func (s *System) alertOf(m dispatch.Message) *event.Alert {
+	a, err := envelope.Message{Data: m.Data, Attributes: m.Attributes}.Alert()
+	if err != nil {
+		s.logger.Warn("opening an alert", "id", m.ID, "error", err)
+		return nil
+	}
+	return a
 }
 
 func (f *Feed) alert(r Raised) {

@@ -1,6 +1,5 @@
 // Package system is the whole of APSS on one machine: the programs apss-agent and apss-functions as they are deployed,
-// a broker, the push dispatcher and Sweet Security's stand-in between and behind them, and the books of what went
-// through.
+// a broker, the push dispatcher and the receivers' stand-ins between and behind them, and the books of what went through.
 package system
 
 import (
@@ -23,8 +22,6 @@ const (
 	EventsTopic      = "apss-events"
 	AlertsTopic      = "apss-alerts"
 	DeadLettersTopic = "apss-dead-letters"
-	subscription     = "apss-events-sweetsecurity"
-	pushPath         = "/events/sweetsecurity"
 )
 
 // Config says how to run the system. Make it with Defaults.
@@ -37,10 +34,17 @@ type Config struct {
 	NoPack      bool          // the agent evaluates only the rules of RulesDir
 
 	// Ports on 127.0.0.1; 0 takes a free one.
-	PubSubPort, FunctionsPort, AgentPort, SweetPort int
+	PubSubPort, FunctionsPort, AgentPort, SweetPort, SlackPort, PagerDutyPort int
 	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
 	Emulator string
 
+	// How the functions tell people: repeats in IncidentWindow are one update, quiet for ResolveAfter is the end. NoRate
+	// takes the limit of messages away.
+	IncidentWindow, ResolveAfter time.Duration
+	NoRate                       bool
+	CallTimeout                  time.Duration // of the functions' calls to receivers
+
+	// Of each push subscription; Filter only of the events'.
 	AckDeadline            time.Duration
 	MinBackoff, MaxBackoff time.Duration
 	MaxAttempts            int
@@ -56,6 +60,7 @@ func Defaults() Config {
 		Watch:       []string{"/etc/passwd", "/etc/shadow", "/etc/sudoers", "/root/.ssh", "/etc/crontab", "/var/spool/cron"},
 		AckDeadline: time.Minute, MinBackoff: 500 * time.Millisecond, MaxBackoff: 10 * time.Second, MaxAttempts: 100,
 		MaxPushBackoff: 2 * time.Second,
+		IncidentWindow: 15 * time.Second, ResolveAfter: 2 * time.Minute, CallTimeout: 10 * time.Second,
 	}
 }
 
@@ -80,9 +85,9 @@ func (c Config) StateDir() string { return filepath.Join(c.Dir, "state") }
 // Program returns a program's path.
 func (c Config) Program(name string) string { return filepath.Join(c.Bin, name) }
 
-func (c Config) subscription(endpoint string) dispatch.Subscription {
+func (c Config) subscription(name, endpoint string) dispatch.Subscription {
 	return dispatch.Subscription{
-		Name: "projects/" + Project + "/subscriptions/" + subscription, Endpoint: endpoint,
+		Name: "projects/" + Project + "/subscriptions/" + name, Endpoint: endpoint,
 		AckDeadline: c.AckDeadline, MinBackoff: c.MinBackoff, MaxBackoff: c.MaxBackoff, Filter: c.Filter,
 		DeadLetterTopic: "projects/" + Project + "/topics/" + DeadLettersTopic, MaxDeliveryAttempts: c.MaxAttempts,
 	}
@@ -90,7 +95,7 @@ func (c Config) subscription(endpoint string) dispatch.Subscription {
 
 // Validate reports everything that is wrong before anything is started.
 func (c Config) Validate() error {
-	errs := []error{c.subscription("http://127.0.0.1:1" + pushPath).Validate()}
+	errs := []error{c.subscription(EventsTopic+"-"+SweetSecurity, "http://127.0.0.1:1/").Validate()}
 	for _, p := range c.ports() {
 		if p.port < 0 || p.port > 65535 {
 			errs = append(errs, fmt.Errorf("-%s %d: must be from 1 to 65535, or 0 for a free one", p.flag, p.port))
@@ -149,7 +154,8 @@ type port struct {
 }
 
 func (c Config) ports() []port {
-	return []port{{"pubsub-port", c.PubSubPort}, {"functions-port", c.FunctionsPort}, {"agent-port", c.AgentPort}, {"sweet-port", c.SweetPort}}
+	return []port{{"pubsub-port", c.PubSubPort}, {"functions-port", c.FunctionsPort}, {"agent-port", c.AgentPort}, {"sweet-port", c.SweetPort},
+		{"slack-port", c.SlackPort}, {"pagerduty-port", c.PagerDutyPort}}
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -14,12 +14,12 @@ import (
 
 // Addresses of what can be looked at.
 type Addresses struct {
-	PubSub, Functions, Agent, Sweet string // host:port
+	PubSub, Functions, Agent string // host:port
 }
 
 // Addresses returns where things are.
 func (s *System) Addresses() Addresses {
-	return Addresses{PubSub: s.Broker.Addr(), Functions: s.functionsAt, Agent: s.agentAddr, Sweet: s.sweetAddr}
+	return Addresses{PubSub: s.Broker.Addr(), Functions: s.functionsAt, Agent: s.agentAddr}
 }
 
 // AgentCounts is what the agent says of itself. A restarted agent counts from zero.

@@ -2,11 +2,9 @@ package system
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"github.com/apss-sensor/apss/infra/local/internal/broker"
-	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
 	"github.com/apss-sensor/apss/infra/local/internal/supervise"
@@ -28,6 +25,9 @@ type Watcher struct {
 	Delivered func(e event.Raw, at time.Time) // accepted by the stand-in
 	Dead      func(e event.Raw, reason string)
 	Alerted   func(a *event.Alert, at time.Time) // seen on the topic of alerts
+
+	AlertDelivered func(a *event.Alert, at time.Time)       // accepted by Sweet Security's stand-in
+	Shown          func(receiver string, m standin.Message) // new, or changed, where people read
 }
 
 // ledgerCapacity events are followed by their id.
@@ -36,27 +36,23 @@ const ledgerCapacity = 500_000
 // System is running from Start to Stop. Safe for concurrent use, but for Start and Stop of the agent, which are one
 // goroutine's.
 type System struct {
-	Config     Config
-	Broker     *broker.Broker
-	Dispatcher *dispatch.Dispatcher
-	Standin    *standin.Server
-	Ledger     *ledger.Ledger
-	Feed       *Feed
+	Config Config
+	Broker *broker.Broker
+	Ledger *ledger.Ledger // of events, to Sweet Security
+	Feed   *Feed
 
-	key         string
 	client      *http.Client // for our own programs
 	watch       Watcher
 	log         *os.File
 	logger      *slog.Logger
-	sweet       *http.Server
-	sweetAddr   string
-	functions   *supervise.Process
+	receivers   []*Receiver
 	agentAddr   string
 	functionsAt string
 
-	mu       sync.Mutex
-	agent    *supervise.Process
-	expected map[*supervise.Process]bool // their end is no trouble
+	mu        sync.Mutex
+	agent     *supervise.Process
+	functions *supervise.Process
+	expected  map[*supervise.Process]bool // their end is no trouble
 
 	trouble    chan error
 	background sync.WaitGroup // taps, servers, watchers of processes
@@ -71,7 +67,7 @@ const readyWithin = 15 * time.Second
 // Start starts everything but the agent and waits until it is ready. What it started it also ends when it fails.
 func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
 	s := &System{
-		Config: c, Ledger: ledger.New(ledgerCapacity), Feed: new(Feed), watch: w, key: rand.Text(),
+		Config: c, Ledger: ledger.New(ledgerCapacity), Feed: new(Feed), watch: w,
 		client:   &http.Client{Timeout: askTimeout},
 		expected: make(map[*supervise.Process]bool), trouble: make(chan error, 8),
 	}
@@ -90,63 +86,71 @@ func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
 	if s.Broker, err = broker.Start(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := s.startStandin(); err != nil {
+	s.newReceivers()
+	if err := s.startReceivers(); err != nil {
 		return nil, err
 	}
 	if err := s.startTaps(ctx); err != nil {
 		return nil, err
 	}
-	source, err := s.Broker.Subscribe(ctx, EventsTopic, subscription) // before anything can be published
-	if err != nil {
+	if err := s.subscribe(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.startFunctions(ctx); err != nil {
+	if err := s.StartFunctions(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.startPush(ctx, source)
+	return s, s.startPushes(ctx)
 }
 
-func (s *System) startStandin() error {
-	s.Standin = standin.New(standin.Options{Key: s.key, Events: s.delivered})
-	l, err := net.Listen("tcp", local(s.Config.SweetPort)) //nolint:noctx // loopback: it cannot block
-	if err != nil {
-		return fmt.Errorf("starting Sweet Security's stand-in: %w", err)
+// StartFunctions starts the functions, for the first time or again, and waits until they are ready.
+func (s *System) StartFunctions(ctx context.Context) error {
+	if s.functionsAt == "" {
+		port, err := freePort(s.Config.FunctionsPort)
+		if err != nil {
+			return err
+		}
+		s.functionsAt = local(port)
 	}
-	s.sweetAddr = l.Addr().String()
-	s.sweet = &http.Server{Handler: s.Standin, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn)}
-	s.background.Go(func() { _ = s.sweet.Serve(l) }) // ErrServerClosed, always
-	return nil
-}
-
-func (s *System) startFunctions(ctx context.Context) error {
-	port, err := freePort(s.Config.FunctionsPort)
+	document, err := s.document()
 	if err != nil {
 		return err
 	}
-	s.functionsAt = local(port)
-	s.functions, err = s.run(ctx, "apss-functions", s.functionsAt, []string{
-		fmt.Sprint("PORT=", port),
+	_, port, _ := strings.Cut(s.functionsAt, ":")
+	p, err := s.run(ctx, "apss-functions", s.functionsAt, []string{
+		"PORT=" + port,
 		"PUBSUB_PROJECT_ID=" + Project,
 		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
 		"DEAD_LETTERS_TOPIC=" + DeadLettersTopic,
-		"SWEET_SECURITY_API_KEY=" + s.key,
-		"SWEET_SECURITY_ENDPOINT=http://" + s.sweetAddr,
-		"SWEET_SECURITY_ALLOW_HTTP=true", // over loopback
+		"APSS_LOCAL=true",
+		"APSS_INTEGRATIONS=" + document,
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
+		"FORWARD_CALL_TIMEOUT=" + s.Config.CallTimeout.String(),
 	})
+	s.mu.Lock()
+	s.functions = p
+	s.mu.Unlock()
 	return err
 }
 
-func (s *System) startPush(ctx context.Context, source dispatch.Source) error {
-	d, err := dispatch.New(s.Config.subscription("http://"+s.functionsAt+pushPath), source, s.Broker,
-		dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
-	if err != nil {
-		return err
-	}
-	s.Dispatcher = d
-	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
-	s.pushing.Go(func() { d.Run(ctx) })
-	return nil
+// Functions returns the functions' process; nil before its first start.
+func (s *System) Functions() *supervise.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.functions
+}
+
+// KillFunctions ends the functions as kill -9 does.
+func (s *System) KillFunctions() {
+	p := s.Functions()
+	s.expect(p)
+	p.Kill()
+}
+
+// StopFunctions ends the functions as Cloud Run does: SIGTERM, and SIGKILL 10 s after it, which is an error.
+func (s *System) StopFunctions() error {
+	p := s.Functions()
+	s.expect(p)
+	return p.Stop(drainWithin)
 }
 
 // StartAgent starts the agent, for the first time or again, and waits until it is ready.
@@ -273,19 +277,21 @@ func (s *System) Stop(ctx context.Context) error {
 		errs = append(errs, p.Stop(drainWithin))
 	}
 	end(s.Agent())
-	if s.Dispatcher != nil {
+	if s.stopPush != nil {
 		wait, cancel := context.WithTimeout(ctx, 3*time.Second)
 		_ = s.Settled(wait, 100*time.Millisecond) // what did not settle stays in the summary's "in flight"
 		cancel()
 		s.stopPush()
 		s.pushing.Wait()
 	}
-	end(s.functions)
+	end(s.Functions()) // which tells what they had counted and not told
 	if s.stopTaps != nil {
 		s.stopTaps()
 	}
-	if s.sweet != nil {
-		errs = append(errs, s.sweet.Close())
+	for _, r := range s.receivers {
+		if r.server != nil {
+			errs = append(errs, r.server.Close())
+		}
 	}
 	if s.Broker != nil {
 		errs = append(errs, s.Broker.Close(ctx))
@@ -295,7 +301,8 @@ func (s *System) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Settled waits until nothing was in flight, and nothing new came, for as long as quiet.
+// Settled waits until nothing was in flight, and nothing new came, for as long as quiet. Repeats of incidents that wait
+// to be told are not waited for.
 func (s *System) Settled(ctx context.Context, quiet time.Duration) error {
 	last, since := s.Ledger.Totals(), time.Now()
 	for {
@@ -305,7 +312,7 @@ func (s *System) Settled(ctx context.Context, quiet time.Duration) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 		now := s.Ledger.Totals()
-		if now != last || now.InFlight != 0 || s.Dispatcher.Stats().Held != 0 {
+		if now != last || now.InFlight != 0 || s.held() != 0 {
 			last, since = now, time.Now()
 			continue
 		}
@@ -313,4 +320,15 @@ func (s *System) Settled(ctx context.Context, quiet time.Duration) error {
 			return nil
 		}
 	}
+}
+
+// held is how much waits in subscriptions.
+func (s *System) held() int {
+	n := 0
+	for _, r := range s.receivers {
+		if n += r.Held(); r.Alerts != nil {
+			n += int(r.Alerts.Totals().InFlight)
+		}
+	}
+	return n
 }

@@ -3,6 +3,7 @@ package system_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
+	"github.com/apss-sensor/apss/infra/local/internal/standin"
 	"github.com/apss-sensor/apss/infra/local/internal/system"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/event"
@@ -108,11 +110,20 @@ func forward(r *http.Request) (int, error) {
 		parts = append(parts, e)
 	}
 	body := append(append([]byte(`{"events":[`), bytes.Join(parts, []byte(","))...), `]}`...)
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, os.Getenv("SWEET_SECURITY_ENDPOINT")+"/api/v1/events/batch", bytes.NewReader(body))
+	var document []struct {
+		Name     string `json:"name"`
+		Endpoint string `json:"endpoint"`
+		Key      string `json:"api_key"`
+	}
+	if err := json.Unmarshal([]byte(os.Getenv("APSS_INTEGRATIONS")), &document); err != nil {
+		return 0, err
+	}
+	sweet := document[0]
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, sweet.Endpoint+"/api/v1/events/batch", bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
-	req.Header.Set("Authorization", "Bearer "+os.Getenv("SWEET_SECURITY_API_KEY"))
+	req.Header.Set("Authorization", "Bearer "+sweet.Key)
 	resp, err := new(http.Client).Do(req)
 	if err != nil {
 		return 0, err
@@ -220,9 +231,7 @@ func TestWhatNobodyAcknowledgesIsADeadLetter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults := s.Standin.Faults()
-	faults.Status = 500
-	s.Standin.Set(faults)
+	s.Receiver(system.SweetSecurity).Switches.Set(standin.Faults{Status: 500})
 	if err := s.StartAgent(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -68,6 +68,12 @@ func (s *System) dead(m dispatch.Message) {
 		reason = "not acknowledged in " + n + " attempts"
 	}
 	s.Feed.setDead(reason)
+	if m.Attributes["ce-type"] == envelope.TypeAlert {
+		if a := s.alertOf(m); a != nil {
+			s.deadAlert(m, a)
+		}
+		return
+	}
 	s.each(m, func(id string, e event.Raw) {
 		s.Ledger.Dead(id)
 		if s.watch.Dead != nil {

@@ -26,7 +26,7 @@ func TestAlertsAreShown(t *testing.T) {
 	before, now := state(t)
 	now.Alerts = 9
 	text := func() string {
-		return strings.Join(Frame(before, now, Style{Width: 120, Height: 60}), "\n")
+		return strings.Join(Frame(before, now, Style{Width: 120, Height: 90}), "\n")
 	}
 	if got := text(); !strings.Contains(got, "none yet") {
 		t.Errorf("without an alert: got\n%s", got)

@@ -9,9 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
-	"github.com/apss-sensor/apss/infra/local/internal/standin"
 	"github.com/apss-sensor/apss/infra/local/internal/system"
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -26,8 +24,7 @@ type State struct {
 	Agent      system.AgentCounts
 	AgentError error
 	Books      ledger.Totals
-	Push       dispatch.Stats
-	Faults     standin.Faults
+	Receivers  []Receiver
 	Arrivals   []system.Arrival // newest first
 	Alerts     int64
 	Raised     []system.Raised // newest first
@@ -41,7 +38,7 @@ func Look(s *system.System, started time.Time, agent system.AgentCounts, agentEr
 	return State{
 		At: time.Now(), Started: started, Addresses: s.Addresses(), Emulator: s.Broker.Emulator(),
 		Demo: s.Config.Demo(), Log: s.Config.LogFile(), Agent: agent, AgentError: agentErr,
-		Books: s.Ledger.Totals(), Push: s.Dispatcher.Stats(), Faults: s.Standin.Faults(),
+		Books: s.Ledger.Totals(), Receivers: receivers(s),
 		Arrivals: arrivals, Alerts: alerts, Raised: s.Feed.Raised(), DeadReason: dead,
 	}
 }
@@ -84,11 +81,19 @@ func Head(now State, st Style) []string {
 	add("", " agent      http://%s/metrics   watches %s and the usual paths", a.Agent, now.Demo)
 	add("", " broker     %s   %s", a.PubSub, broker)
 	add("", " functions  http://%s/metrics", a.Functions)
-	add("", " receiver   http://%s   Sweet Security's stand-in", a.Sweet)
+	for i, r := range now.Receivers {
+		name := "receivers"
+		if i > 0 {
+			name = ""
+		}
+		add("", " %-9s  http://%s   %s's stand-in", name, r.Addr, r.Kind)
+	}
 	add("", " log        %s", now.Log)
 	add(dim, " try        echo hello >> %s/notes", now.Demo)
 	add(dim, "            echo hello >> %s/.ssh/authorized_keys   as intruders do", now.Demo)
-	add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'`, a.Sweet)
+	for _, r := range now.Receivers[:min(1, len(now.Receivers))] {
+		add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'   each stand-in has its own`, r.Addr)
+	}
 	add(dim, `            or {"latency":"2s"} {"hang":true,"for":"9s"} {"refuse":"secret"} {"refuse":"secret","refuse_with":422} {}`)
 	return lines
 }
@@ -100,7 +105,10 @@ func Frame(before, now State, st Style) []string {
 	lines = append(lines, counts(before, now, st)...)
 	lines = append(lines, condition(now, st)...)
 	lines = append(lines, "")
+	lines = append(lines, receiverLines(now, st)...)
+	lines = append(lines, "")
 	lines = append(lines, alertLines(now, st)...)
+	lines = append(lines, messageLines(now, st)...)
 	lines = append(lines, "", st.paint(bold, cut("arrived last", st.Width)))
 	if len(now.Arrivals) == 0 {
 		lines = append(lines, st.paint(dim, cut(" nothing yet", st.Width)))
@@ -153,11 +161,13 @@ func condition(now State, st Style) []string {
 	add := func(color, format string, args ...any) {
 		lines = append(lines, st.paint(color, cut(fmt.Sprintf(format, args...), st.Width)))
 	}
-	if now.Faults != (standin.Faults{}) {
-		add(yellow, " receiver's faults: %s", Printable(describe(now.Faults)))
-	}
-	if p := now.Push; p.Held > 0 && p.LastFailure != "" {
-		add(yellow, " push: %d messages wait, window %d, last failure: %s", p.Held, p.Window, Printable(p.LastFailure))
+	for _, r := range now.Receivers {
+		if r.Faults != "" {
+			add(yellow, " %s: %s", r.Kind, Printable(r.Faults))
+		}
+		if r.Held > 0 && r.LastFailure != "" {
+			add(yellow, " push to %s: %d messages wait, last failure: %s", r.Kind, r.Held, Printable(r.LastFailure))
+		}
 	}
 	if now.Agent.Spooled > 0 {
 		add(yellow, " agent: %d messages in its spool", now.Agent.Spooled)
@@ -175,26 +185,6 @@ func condition(now State, st Style) []string {
 		add(red, " %s", Printable(now.Trouble))
 	}
 	return lines
-}
-
-func describe(f standin.Faults) string {
-	var parts []string
-	add := func(on bool, format string, args ...any) {
-		if on {
-			parts = append(parts, fmt.Sprintf(format, args...))
-		}
-	}
-	add(f.Status != 0, "status %d", f.Status)
-	add(f.RetryAfter != "", "Retry-After %s", f.RetryAfter)
-	add(f.Latency > 0, "latency %v", time.Duration(f.Latency))
-	add(f.Hang, "hangs")
-	add(f.Cut, "cuts connections")
-	add(f.Garbage, "answers garbage")
-	add(f.Refuse != "", "refuses %q", f.Refuse)
-	add(f.RefuseWith != 0, "with %d", f.RefuseWith)
-	add(f.MaxBytes != 0, "takes %d bytes at most", f.MaxBytes)
-	add(f.For > 0, "for %v more", time.Duration(f.For).Round(100*time.Millisecond))
-	return strings.Join(parts, ", ")
 }
 
 // arrivalLines are one line of an event, and a second where it has more to tell.

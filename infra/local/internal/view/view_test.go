@@ -91,10 +91,23 @@ func state(t *testing.T) (before, now State) {
 	before = State{At: at.Add(-2 * time.Second), Agent: system.AgentCounts{Sensed: 100}, Books: ledger.Totals{Published: 90}}
 	now = State{
 		At: at, Started: at.Add(-65 * time.Second), Demo: "/tmp/x/watched", Log: "/tmp/x/log",
-		Addresses: system.Addresses{PubSub: "127.0.0.1:1", Functions: "127.0.0.1:2", Agent: "127.0.0.1:3", Sweet: "127.0.0.1:4"},
+		Addresses: system.Addresses{PubSub: "127.0.0.1:1", Functions: "127.0.0.1:2", Agent: "127.0.0.1:3"},
 		Agent:     system.AgentCounts{Sensed: 120, Sealed: 110, Dropped: 3},
 		Books:     ledger.Totals{Published: 100, Delivered: 80, Dead: 2, InFlight: 18, DeliveredTwice: 1},
-		Faults:    standin.Faults{Status: 503, For: standin.Duration(3 * time.Second), Refuse: "\x1b[0m"},
+		Receivers: []Receiver{
+			{
+				Name: "sweetsecurity", Kind: "Sweet Security", Addr: "127.0.0.1:4", Alerts: system.Balance{Published: 9, Delivered: 9}, Held: 2,
+				LastFailure: "HTTP status 503", Faults: standin.Faults{Status: 503, For: standin.Duration(3 * time.Second), Refuse: "\x1b[0m"}.String(),
+			},
+			{
+				Name: "slack", Kind: "Slack", Addr: "127.0.0.1:5", Alerts: system.Balance{Published: 9, Delivered: 6, Waiting: 3, Twice: 1}, People: true,
+				Messages: []standin.Message{
+					{At: at, Title: "A shell\x1b[2J", Text: "A shell\x1b[2J\nCluster: \u202elocal\n" + strings.Repeat("日本\n", 40), Edits: 2, Thread: []string{"Again\a"}},
+					{At: at, Title: "A miner", Text: "A miner\nwith more", State: "resolved"},
+				},
+			},
+			{Name: "pagerduty", Kind: "PagerDuty", Addr: "127.0.0.1:6", People: true},
+		},
 		Arrivals: []system.Arrival{{Event: hostile, At: at}, {Event: dialled, At: at}, {Event: event.Raw("{\x1b"), At: at},
 			{Event: encode(&event.Event{ID: event.NewID(), Type: event.AgentHeartbeat, AgentID: "local/n"}), At: at}},
 		DeadReason: "HTTP 422\x1b]0;gotcha\a", Trouble: "agent\nended",
@@ -108,7 +121,7 @@ var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
 func TestFrame(t *testing.T) {
 	before, now := state(t)
 	for _, cols := range []int{1, 20, 80, 120, 300} {
-		for _, height := range []int{0, 5, 24, 60} {
+		for _, height := range []int{0, 5, 24, 90} {
 			lines := Frame(before, now, Style{Width: cols, Height: height, Color: true})
 			if len(lines) > height {
 				t.Errorf("%dx%d: got %d lines", cols, height, len(lines))
@@ -132,13 +145,16 @@ func TestFrame(t *testing.T) {
 
 func TestFrameSays(t *testing.T) {
 	before, now := state(t)
-	text := strings.Join(Frame(before, now, Style{Width: 120, Height: 60}), "\n")
+	text := strings.Join(Frame(before, now, Style{Width: 120, Height: 90}), "\n")
 	if strings.Contains(text, "\x1b") {
 		t.Error("got escapes in a frame without color")
 	}
 	for _, want := range []string{
 		"for 1m5s", "http://127.0.0.1:3/metrics", "/tmp/x/watched", "curl http://127.0.0.1:4/_faults",
-		" 10/s", " 5/s", "503, refuses", "for 3s more", "3 events dropped", `HTTP 422\x1b]0;gotcha\a`, `agent\nended`,
+		" 10/s", " 5/s", " Sweet Security: status 503, refuses", "for 3s more",
+		"push to Sweet Security: 2 messages wait, last failure: HTTP status 503", "Slack's stand-in",
+		"published 9 = told 6 + dead 0 + waiting 3 of repeats too; 1 twice", "Slack shows", `A shell\x1b[2J  (edited 2×)  (1 in its thread)`,
+		`Cluster: \u202elocal`, "lines more", "[resolved] A miner", "PagerDuty shows\n nothing yet", "3 events dropped", `HTTP 422\x1b]0;gotcha\a`, `agent\nended`,
 		`CRITICAL  \x1b[8m          250ms   /tmp/\x1b[2J\u202e日`, "HIGH      network_connect  1.5s    tcp outbound 203.0.113.7:4444",
 		"agent_heartbeat of local/n",
 	} {
@@ -146,7 +162,7 @@ func TestFrameSays(t *testing.T) {
 			t.Errorf("got no %q in\n%s", want, text)
 		}
 	}
-	want := "sensed 120, sealed 110, published 100, delivered 80, dead letters 2, in flight 18, twice 1; receiver's faults: "
+	want := "sensed 120, sealed 110, published 100, delivered 80, dead letters 2, in flight 18, twice 1; Sweet Security: status 503"
 	if got := Line(now); !strings.HasPrefix(got, want) {
 		t.Errorf("got the line %q, want it to start with %q", got, want)
 	}

@@ -47,8 +47,9 @@ const timeWait = 6
 type States uint32
 
 const (
-	// All sockets.
-	All States = 0xffffffff
+	// All sockets but those that are bound and no more: for these the kernel walks a table of its own
+	// (TCPF_BOUND_INACTIVE, net/ipv4/inet_diag.c), with every connection in it.
+	All States = 1<<13 - 1
 	// Live leaves out what a process neither holds nor held: TIME_WAIT (6), SYN_RECV (3, 12).
 	Live = All &^ (1<<timeWait | 1<<3 | 1<<12)
 )

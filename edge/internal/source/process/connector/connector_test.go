@@ -209,6 +209,22 @@ func TestLossIsCounted(t *testing.T) {
 	}
 }
 
+func TestWake(t *testing.T) {
+	c := dial(t)
+	if err := c.Wake(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; { // others' announcements come too
+		e, _, err := c.Receive()
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("Receive = %+v, %v; want the kernel's answer", e, err)
+		}
+		if m, ok := parse(c.buf); ok && m.what == answer && m.ack == 1 && unix.Errno(m.code) == unix.EINVAL {
+			return
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	if os.Getenv("CONNECTOR_TEST_DIAL") != "" {
 		c, err := Dial()

@@ -1,4 +1,4 @@
-package standin
+package sweetsecurity
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/apss-sensor/apss/infra/local/internal/standin"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -29,7 +30,7 @@ func newServer(t *testing.T, idempotent bool) (*Server, *record, string) {
 				got.events = append(got.events, string(e))
 			}
 		},
-		Alerts: func(a []byte, _ time.Time) { got.alerts = append(got.alerts, string(a)) },
+		Alerts: func(a event.Raw, _ time.Time) { got.alerts = append(got.alerts, string(a)) },
 	})
 	h := httptest.NewServer(s)
 	t.Cleanup(h.Close)
@@ -61,7 +62,7 @@ func TestEndpoints(t *testing.T) {
 		method, path string
 		body         string
 		header       []string
-		faults       Faults
+		faults       standin.Faults
 		status       int
 		answer       string
 		want         record
@@ -90,33 +91,33 @@ func TestEndpoints(t *testing.T) {
 		{name: "another method", method: "PUT", path: "/api/v1/events", status: 405, answer: "Method Not Allowed\n"},
 		{
 			name: "fault: status", method: "POST", path: "/api/v1/events", body: `{"id":"a"}`,
-			faults: Faults{Status: 503}, status: 503, answer: `{"error":"fault switch"}`,
+			faults: standin.Faults{Status: 503}, status: 503, answer: `{"error":"fault switch"}`,
 		},
 		{
 			name: "fault: refused in the list", method: "POST", path: "/api/v1/events/batch", body: `{"events":[{"id":"a"},{"id":"bad"},{"id":"b"}]}`,
-			faults: Faults{Refuse: "bad"}, status: 200,
+			faults: standin.Faults{Refuse: "bad"}, status: 200,
 			answer: `{"accepted":2,"rejected":[{"id":"bad","reason":"refused by the fault switch: contains bad"}]}`,
 			want:   record{events: []string{`{"id":"a"}`, `{"id":"b"}`}},
 		},
 		{
 			name: "fault: refused as a whole", method: "POST", path: "/api/v1/events/batch", body: `{"events":[{"id":"a"},{"id":"bad"}]}`,
-			faults: Faults{Refuse: "bad", RefuseWith: 422}, status: 422, answer: `{"error":"refused by the fault switch: contains bad"}`,
+			faults: standin.Faults{Refuse: "bad", RefuseWith: 422}, status: 422, answer: `{"error":"refused by the fault switch: contains bad"}`,
 		},
 		{
 			name: "fault: another one passes", method: "POST", path: "/api/v1/events", body: `{"id":"a"}`,
-			faults: Faults{Refuse: "bad", RefuseWith: 422}, status: 200, answer: `{"accepted":1}`, want: record{events: []string{`{"id":"a"}`}},
+			faults: standin.Faults{Refuse: "bad", RefuseWith: 422}, status: 200, answer: `{"accepted":1}`, want: record{events: []string{`{"id":"a"}`}},
 		},
 		{
 			name: "fault: garbage", method: "POST", path: "/api/v1/events", body: `{"id":"a"}`,
-			faults: Faults{Garbage: true}, status: 200, answer: "\x00\xff<html>{\"rejected\":[{", want: record{events: []string{`{"id":"a"}`}},
+			faults: standin.Faults{Garbage: true}, status: 200, answer: "\x00\xff<html>{\"rejected\":[{", want: record{events: []string{`{"id":"a"}`}},
 		},
 		{
 			name: "fault: too large", method: "POST", path: "/api/v1/events", body: `{"id":"a"}`,
-			faults: Faults{MaxBytes: 9}, status: 413, answer: `{"error":"more than 9 bytes"}`,
+			faults: standin.Faults{MaxBytes: 9}, status: 413, answer: `{"error":"more than 9 bytes"}`,
 		},
 		{
 			name: "fault: alert refused", method: "POST", path: "/api/v1/alerts", body: `{"id":"bad"}`,
-			faults: Faults{Refuse: "bad"}, status: 422, answer: `{"error":"refused by the fault switch: contains bad"}`,
+			faults: standin.Faults{Refuse: "bad"}, status: 422, answer: `{"error":"refused by the fault switch: contains bad"}`,
 		},
 	}
 	for _, tt := range tests {
@@ -142,11 +143,11 @@ func TestEndpoints(t *testing.T) {
 
 func TestConnectionsThatBreak(t *testing.T) {
 	s, got, url := newServer(t, false)
-	s.Set(Faults{Cut: true})
+	s.Set(standin.Faults{Cut: true})
 	if status, _, _, err := send(t, "POST", url+"/api/v1/events", `{"id":"a"}`); err == nil {
 		t.Errorf("got status %d, want a cut connection", status)
 	}
-	s.Set(Faults{Hang: true})
+	s.Set(standin.Faults{Hang: true})
 	client := http.Client{Timeout: 50 * time.Millisecond}
 	if resp, err := client.Post(url+"/api/v1/events", "", strings.NewReader(`{}`)); err == nil {
 		_ = resp.Body.Close()
@@ -175,7 +176,7 @@ func TestSwitchesOverHTTP(t *testing.T) {
 	if status, body, _, err := send(t, "DELETE", url+"/_faults", ""); status != 200 || body != "{}\n" || err != nil {
 		t.Errorf("got %d %s %v, want none left", status, body, err)
 	}
-	if got := s.Faults(); got != (Faults{}) {
+	if got := s.Faults(); got != (standin.Faults{}) {
 		t.Errorf("got %+v, want none", got)
 	}
 }
@@ -183,13 +184,13 @@ func TestSwitchesOverHTTP(t *testing.T) {
 func TestFaultsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{})
-		s.Set(Faults{Status: 503, For: Duration(6 * time.Second)})
+		s.Set(standin.Faults{Status: 503, For: standin.Duration(6 * time.Second)})
 		time.Sleep(5 * time.Second)
-		if got, want := s.Faults(), (Faults{Status: 503, For: Duration(time.Second)}); got != want {
+		if got, want := s.Faults(), (standin.Faults{Status: 503, For: standin.Duration(time.Second)}); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		time.Sleep(time.Second)
-		if got := s.Faults(); got != (Faults{}) {
+		if got := s.Faults(); got != (standin.Faults{}) {
 			t.Errorf("got %+v after their time, want none", got)
 		}
 	})
@@ -250,8 +251,7 @@ func BenchmarkBatch(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
 		w := httptest.NewRecorder()
-		handler(w, httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body)), Faults{})
-		if w.Code != 200 {
+		if v := handler(w, httptest.NewRequest(http.MethodPost, "/", nil), bytes.Clone(body), standin.Faults{}); v.Fate != standin.Accepted {
 			b.Fatal(w.Code, w.Body)
 		}
 	}

@@ -1,0 +1,290 @@
+package system
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
+	"github.com/apss-sensor/apss/infra/local/internal/ledger"
+	"github.com/apss-sensor/apss/infra/local/internal/standin"
+	"github.com/apss-sensor/apss/infra/local/internal/standin/pagerduty"
+	"github.com/apss-sensor/apss/infra/local/internal/standin/slack"
+	"github.com/apss-sensor/apss/infra/local/internal/standin/sweetsecurity"
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// The integrations that run here, by the names of their instances.
+const (
+	SweetSecurity = "sweetsecurity"
+	Slack         = "slack"
+	PagerDuty     = "pagerduty"
+)
+
+// Receiver is an integration of the functions with the stand-in behind it.
+type Receiver struct {
+	Name     string
+	Kind     string // as a person calls it
+	Addr     string // host:port
+	Switches *standin.Switches
+	Board    *standin.Board // what people see there; nil where programs read
+	Pushes   []*Push        // its subscriptions
+
+	// The books of alerts, by id at a receiver for programs and by incident at one for people: one of the two.
+	Alerts    *ledger.Ledger
+	Incidents *ledger.Incidents
+
+	topics   []string
+	settings map[string]any // the kind's own, with secrets
+	handler  http.Handler
+	server   *http.Server
+}
+
+// Push is a push subscription. It has a retry and dead-letter policy of its own.
+type Push struct {
+	Name, Topic string
+	*dispatch.Dispatcher
+	source dispatch.Source
+}
+
+// Balance is what became of alerts at a receiver: published = delivered + dead + waiting. For people it is in events that
+// alerts stand for, and delivered are those that were told of, one by one or in a count.
+type Balance struct {
+	Published, Delivered, Dead, Waiting, Twice int64
+}
+
+// Balance returns the sums of this moment. The observers of the topics may be a moment behind the stand-in.
+func (r *Receiver) Balance() Balance {
+	if r.Incidents != nil {
+		t := r.Incidents.Totals()
+		return Balance{t.Published, t.Told, t.Dead, t.Waiting, t.Over}
+	}
+	t := r.Alerts.Totals()
+	return Balance{t.Published, t.Delivered, t.Dead, t.InFlight, t.DeliveredTwice}
+}
+
+// Held is how many messages wait in the receiver's subscriptions.
+func (r *Receiver) Held() int {
+	n := 0
+	for _, p := range r.Pushes {
+		if p.Dispatcher != nil { // it was started
+			n += p.Stats().Held
+		}
+	}
+	return n
+}
+
+// Receivers returns them all.
+func (s *System) Receivers() []*Receiver { return s.receivers }
+
+// Receiver returns the one with a name.
+func (s *System) Receiver(name string) *Receiver {
+	for _, r := range s.receivers {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// Events is the subscription of the events to Sweet Security.
+func (s *System) Events() *Push { return s.receivers[0].Pushes[0] }
+
+// newReceivers makes them with credentials of their own, and without addresses.
+func (s *System) newReceivers() {
+	key, token, routing := rand.Text(), "xoxb-"+rand.Text(), (rand.Text() + rand.Text())[:32]
+	const channel = "C0LOCALSOC"
+	sweet := sweetsecurity.New(sweetsecurity.Options{Key: key, Events: s.delivered, Alerts: s.alertDelivered})
+	chat := slack.New(slack.Options{Token: token, Channel: channel, Webhook: "/services/T0/B0/" + rand.Text()})
+	pager := pagerduty.New(routing)
+	s.receivers = []*Receiver{
+		{
+			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, handler: sweet, topics: []string{EventsTopic, AlertsTopic},
+			Alerts: ledger.New(ledgerCapacity), settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
+		},
+		{
+			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, handler: chat, topics: []string{AlertsTopic},
+			settings: map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
+		},
+		{
+			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, handler: pager, topics: []string{AlertsTopic},
+			settings: map[string]any{"api_url": "http://{}", "routing_key": routing},
+		},
+	}
+	for _, r := range s.receivers {
+		if r.Board == nil {
+			continue
+		}
+		r.Incidents = new(ledger.Incidents)
+		r.Board.Changed = func(m standin.Message) { s.shown(r, m) }
+	}
+}
+
+// startReceivers gives each its address.
+func (s *System) startReceivers() error {
+	ports := map[string]int{SweetSecurity: s.Config.SweetPort, Slack: s.Config.SlackPort, PagerDuty: s.Config.PagerDutyPort}
+	for _, r := range s.receivers {
+		l, err := net.Listen("tcp", local(ports[r.Name])) //nolint:noctx // loopback: it cannot block
+		if err != nil {
+			return fmt.Errorf("starting %s's stand-in: %w", r.Kind, err)
+		}
+		r.Addr = l.Addr().String()
+		r.server = &http.Server{
+			Handler: r.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+		}
+		s.background.Go(func() { _ = r.server.Serve(l) }) // ErrServerClosed, always
+	}
+	return nil
+}
+
+// document is the functions' document of integrations.
+func (s *System) document() (string, error) {
+	c := s.Config
+	list := make([]map[string]any, 0, len(s.receivers))
+	for _, r := range s.receivers {
+		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true}
+		for key, value := range r.settings {
+			if text, ok := value.(string); ok {
+				value = strings.ReplaceAll(text, "{}", r.Addr)
+			}
+			in[key] = value
+		}
+		if r.Board != nil {
+			in["group"] = map[string]string{"window": c.IncidentWindow.String(), "resolve_after": c.ResolveAfter.String()}
+			if c.NoRate {
+				in["rate"] = map[string]int{"per_minute": 0}
+			}
+		}
+		list = append(list, in)
+	}
+	text, err := json.Marshal(list)
+	return string(text), err
+}
+
+// subscribe makes each receiver's subscriptions. It must come before anything can be published.
+func (s *System) subscribe(ctx context.Context) error {
+	for _, r := range s.receivers {
+		for _, topic := range r.topics {
+			name := topic + "-" + r.Name
+			source, err := s.Broker.Subscribe(ctx, topic, name)
+			if err != nil {
+				return err
+			}
+			r.Pushes = append(r.Pushes, &Push{Name: name, Topic: topic, source: source})
+		}
+	}
+	return nil
+}
+
+// startPushes starts a dispatcher for each subscription.
+func (s *System) startPushes(ctx context.Context) error {
+	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
+	for _, r := range s.receivers {
+		for _, p := range r.Pushes {
+			sub := s.Config.subscription(p.Name, "http://"+s.functionsAt+"/"+strings.TrimPrefix(p.Topic, "apss-")+"/"+r.Name)
+			if p.Topic != EventsTopic {
+				sub.Filter = ""
+			}
+			d, err := dispatch.New(sub, p.source, s.Broker, dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
+			if err != nil {
+				return err
+			}
+			p.Dispatcher = d
+			s.pushing.Go(func() { d.Run(ctx) })
+		}
+	}
+	return nil
+}
+
+func (s *System) alertDelivered(raw event.Raw, at time.Time) {
+	a, err := event.DecodeAlert(raw)
+	if err != nil {
+		s.logger.Warn("an alert arrived that cannot be read", "error", err)
+		return
+	}
+	s.Receiver(SweetSecurity).Alerts.Delivered(a.ID, at)
+	if s.watch.AlertDelivered != nil {
+		s.watch.AlertDelivered(a, at)
+	}
+}
+
+var (
+	fingerprint = regexp.MustCompile(`(?i)\bfingerprint:? ([^\s·]+)`)
+	seen        = regexp.MustCompile(`\bseen (?:once|([0-9,]+) times)`)
+)
+
+// told is which incident a message says it is about, and how often that was seen; ok is false when it says neither. The
+// alert's own words stand before ours: the last ones count.
+func told(text string) (incident string, n int64, ok bool) {
+	prints, times := fingerprint.FindAllStringSubmatch(text, -1), seen.FindAllStringSubmatch(text, -1)
+	if len(prints) == 0 || len(times) == 0 {
+		return "", 0, false
+	}
+	n = 1
+	if digits := times[len(times)-1][1]; digits != "" {
+		n, _ = strconv.ParseInt(strings.ReplaceAll(digits, ",", ""), 10, 64) // digits only
+	}
+	return prints[len(prints)-1][1], n, true
+}
+
+// testNote marks a message that somebody asked for, to try the way.
+const testNote = "This is a test of the way from APSS"
+
+func (s *System) shown(r *Receiver, m standin.Message) {
+	if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+		r.Incidents.Told(incident, m.ID, n)
+	}
+	if s.watch.Shown != nil {
+		s.watch.Shown(r.Name, m)
+	}
+}
+
+// Weight is how many events of an incident an alert tells of that none told of before.
+func Weight(a *event.Alert) int64 {
+	if a.Metadata.Summary {
+		return int64(a.Metadata.Suppressed)
+	}
+	return int64(max(a.Count, 1))
+}
+
+// publishedAlert notes an alert in the books of everybody who is to get it; one that is published twice is one.
+func (s *System) publishedAlert(a *event.Alert, at time.Time) {
+	known := slices.ContainsFunc(s.receivers, func(r *Receiver) bool { return r.Alerts != nil && r.Alerts.Get(a.ID).Published > 0 })
+	for _, r := range s.receivers {
+		switch {
+		case r.Alerts != nil:
+			r.Alerts.Published(a.ID, at)
+		case !known:
+			r.Incidents.Published(a.Fingerprint, Weight(a))
+		}
+	}
+}
+
+// deadAlert notes a dead letter of the integration that its attributes name.
+func (s *System) deadAlert(m dispatch.Message, a *event.Alert) {
+	name := m.Attributes["apss-integration"]
+	for _, r := range s.receivers {
+		for _, p := range r.Pushes {
+			if p.Name == m.Attributes[dispatch.AttributeSubscription] {
+				name = r.Name
+			}
+		}
+	}
+	switch r := s.Receiver(name); {
+	case r == nil:
+		s.logger.Warn("a dead letter of an integration that is not known", "integration", name)
+	case r.Alerts != nil:
+		r.Alerts.Dead(a.ID)
+	default:
+		r.Incidents.Dead(a.Fingerprint, Weight(a))
+	}
+}
