@@ -20,13 +20,14 @@ import (
 // repeats.
 const (
 	maxSteps  = 10_000
-	maxTime   = time.Second
-	maxFormat = 256 // bytes of printf's format
+	maxTime   = 5 * time.Second // a thousand times what an ordinary one takes: the steps bound the work, this the wait
+	maxFormat = 256             // bytes of printf's format
 )
 
 var (
 	errTooLarge = errors.New("it makes more than max_body bytes")
-	errEndless  = fmt.Errorf("it takes more than %d steps or %v", maxSteps, maxTime)
+	errEndless  = fmt.Errorf("it takes more than %d steps", maxSteps)
+	errSlow     = fmt.Errorf("it takes more than %v", maxTime)
 )
 
 // bodyTemplate makes bodies of alerts. Its data are the members of the alert's JSON: plain values, without methods that
@@ -81,8 +82,8 @@ func count(n parse.Node, step parse.Node) {
 	}
 }
 
-// execute makes the body of an alert's JSON, of which cut says what is missing. The error is Permanent: the same alert
-// would come to the same.
+// execute makes the body of an alert's JSON, of which cut says what is missing. The error is Permanent, since
+// the same alert would come to the same, but for one about time: that was the machine.
 func (b *bodyTemplate) execute(data []byte, cut string, limit int) ([]byte, error) {
 	v, err := decode(data)
 	if err != nil {
@@ -103,13 +104,21 @@ func (b *bodyTemplate) execute(data []byte, cut string, limit int) ([]byte, erro
 		err = errors.New("what it makes is not JSON; put values in by the function json, without quotes: {{json .description}}")
 	}
 	if err != nil {
-		e := &outcome.Error{Class: outcome.Permanent, Reason: "the template of the body: " + show(err)}
-		if errors.Is(err, errTooLarge) {
-			e.Err = errTooLarge
-		}
-		return nil, e
+		return nil, refusal(err)
 	}
 	return r.out.Bytes(), nil
+}
+
+// refusal is what err of an execution comes to.
+func refusal(err error) *outcome.Error {
+	e := &outcome.Error{Class: outcome.Permanent, Reason: "the template of the body: " + show(err)}
+	switch {
+	case errors.Is(err, errTooLarge):
+		e.Err = errTooLarge
+	case errors.Is(err, errSlow):
+		e.Class = outcome.Retry
+	}
+	return e
 }
 
 // show is err on one line. It may quote the alert.
@@ -134,8 +143,11 @@ func (r *run) Write(p []byte) (int, error) {
 }
 
 func (r *run) step() (string, error) {
-	if r.steps++; r.steps > maxSteps || time.Now().After(r.until) {
+	if r.steps++; r.steps > maxSteps {
 		return "", errEndless
+	}
+	if time.Now().After(r.until) {
+		return "", errSlow
 	}
 	return "", nil
 }

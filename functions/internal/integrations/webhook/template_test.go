@@ -3,8 +3,10 @@ package webhook
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apss-sensor/apss/functions/internal/integration/integrationtest"
 	"github.com/apss-sensor/apss/shared/event/eventtest"
@@ -56,6 +58,20 @@ func TestTemplateAtRun(t *testing.T) {
 	_, err = b.execute(eventtest.Alert().AppendJSON(nil), "", maxMaxBody)
 	if e := outcome.From(err); e == nil || e.Class != outcome.Permanent || !strings.Contains(e.Reason, `"nothing"`) {
 		t.Errorf("got %v, want a permanent about the key", err)
+	}
+}
+
+// TestSlowMachine: time that ran out says nothing about the alert.
+func TestSlowMachine(t *testing.T) {
+	r := &run{limit: 1, until: time.Now().Add(-time.Second)}
+	if _, err := r.step(); !errors.Is(err, errSlow) {
+		t.Errorf("got %v, want %v", err, errSlow)
+	}
+	if e := refusal(fmt.Errorf("body:1: %w", errSlow)); e.Class != outcome.Retry {
+		t.Errorf("got %v, want a retry", e)
+	}
+	if e := refusal(fmt.Errorf("body:1: %w", errEndless)); e.Class != outcome.Permanent {
+		t.Errorf("got %v, want a permanent", e)
 	}
 }
 
