@@ -24,7 +24,7 @@ type document struct {
 // placeholders without values.
 func Parse(name string, data []byte) ([]*Rule, []*Error) {
 	if len(data) > MaxFile {
-		return nil, []*Error{{File: name, Problem: fmt.Sprintf("the file has %d bytes; the most is %d", len(data), MaxFile), Instead: "split it"}}
+		return nil, []*Error{{File: name, Problem: fmt.Sprintf("the file has more than %d bytes", MaxFile), Instead: "split it"}}
 	}
 	var rules []*Rule
 	var errs []*Error

@@ -80,6 +80,9 @@ func (a *Alert) AppendJSON(b []byte) []byte {
 	b = appendTime(b, a.FirstSeen)
 	b = append(b, `,"last_seen":`...)
 	b = appendTime(b, a.LastSeen)
+	if a.Resolved {
+		b = append(b, `,"resolved":true`...)
+	}
 	if a.Event != nil {
 		b = append(b, `,"event":`...)
 		b = a.Event.AppendJSON(b)

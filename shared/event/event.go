@@ -193,6 +193,9 @@ type Alert struct {
 	FirstSeen   time.Time `json:"first_seen"`
 	LastSeen    time.Time `json:"last_seen"`
 
+	// Resolved says that the incident of the fingerprint is over, and not that something happened.
+	Resolved bool `json:"resolved,omitzero"`
+
 	Event    *Event        `json:"event,omitzero"`
 	Metadata AlertMetadata `json:"metadata"`
 

@@ -64,7 +64,7 @@ func TestEventRoundTrip(t *testing.T) {
 }
 
 func TestAlertRoundTrip(t *testing.T) {
-	for name, want := range map[string]*event.Alert{"full": eventtest.Alert(), "zero": {EventIDs: []string{}}} {
+	for name, want := range map[string]*event.Alert{"full": eventtest.Alert(), "zero": {EventIDs: []string{}}, "end": {EventIDs: []string{}, Resolved: true}} {
 		got, err := event.DecodeAlert(want.AppendJSON(nil))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -130,8 +130,16 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		})
 	}
 	config := s.agent(place)
-	found := &report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}
-	config.Facts = found.facts()
+	found := &facts{
+		report: report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}, looked: time.Now(),
+		processes: x.processes.Stats, look: func() (tier.View, error) { return tier.Look(s.Proc) }, log: tel.Logger(),
+		moved: func(t tier.Tier) {
+			if rules, err := loading.wait(); err == nil {
+				rules.See(t.Sight())
+			}
+		},
+	}
+	config.Facts = found.now
 	config.Version, config.Publisher, config.Meter, config.Logger = version, publisher, tel.Meter(), tel.Logger()
 	coverage := func() any { rules, _ := loading.wait(); return rules.Coverage() }
 	config.Sources = x.sources(place.Containers, coverage)
@@ -162,7 +170,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		served <- httpx.Serve(serving, listener, tel.Handler(), time.Second)
 	}()
 	tel.Logger().Info("the agent runs", "version", version, "agent_id", config.Identity.AgentID, "publisher", s.Publisher, "spool", s.SpoolDir,
-		"tier", found.Tier, "why_not_more", found.WhyNotMore, "mechanisms", config.Facts["mechanisms"])
+		"tier", found.report.Tier, "why_not_more", found.report.WhyNotMore, "mechanisms", found.report.facts()["mechanisms"])
 	err = a.Run(ctx)
 	stop()
 	return errors.Join(err, <-served)

@@ -20,6 +20,7 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/identity/pods"
 	"github.com/apss-sensor/apss/edge/internal/source/network/netns"
 	"github.com/apss-sensor/apss/edge/internal/source/network/sockdiag"
+	"github.com/apss-sensor/apss/edge/internal/source/process"
 	"github.com/apss-sensor/apss/edge/internal/source/process/connector"
 	"github.com/apss-sensor/apss/edge/internal/source/process/opens"
 	"github.com/apss-sensor/apss/edge/internal/tier"
@@ -47,7 +48,8 @@ type mechanism struct {
 func mechanisms(s *settings, directory pods.Status) []mechanism {
 	pids, _ := tier.Processes(s.Proc) // what else is not readable then says so
 	return slices.Concat(
-		best("process", tryConnector(s.Proc), tryOpens(s.Proc, pids), mechanism{Name: "polling", Detail: "every " + s.ProcInterval.String()}),
+		best("process", ordered(s.Mechanisms, tryConnector(s.Proc), tryOpens(s.Proc, pids),
+			mechanism{Name: process.Polling, Detail: "every " + s.ProcInterval.String()})...),
 		best("file", tryInotify(s.Proc, pids)),
 		best("network", trySockDiag(), tryProcNet(s.Proc)),
 		[]mechanism{tryNamespaces(s.Proc, pids)},
@@ -55,6 +57,29 @@ func mechanisms(s *settings, directory pods.Status) []mechanism {
 		best("identity", podsOf(s, directory)),
 	)
 }
+
+// ordered returns the mechanisms in the order in which names allow them to be tried, those that are not among them last.
+// Polling is the last resort, named or not.
+func ordered(names []string, all ...mechanism) []mechanism {
+	if len(names) == 0 {
+		return all
+	}
+	rank := func(m mechanism) int {
+		if i := slices.Index(names, m.Name); i >= 0 {
+			return i
+		}
+		return len(names)
+	}
+	for i := range all {
+		if m := &all[i]; rank(*m) == len(names) && m.Name != process.Polling && m.State != refused {
+			*m = no(m.Name, errNotNamed, "name it in PROC_MECHANISMS")
+		}
+	}
+	slices.SortStableFunc(all, func(a, b mechanism) int { return cmp.Compare(rank(a), rank(b)) })
+	return all
+}
+
+var errNotNamed = errors.New("PROC_MECHANISMS leaves it out")
 
 // best names the first that was not refused the one in use.
 func best(sensor string, all ...mechanism) []mechanism {

@@ -65,7 +65,7 @@ type LaneConfig struct {
 // Config is an agent.
 type Config struct {
 	Version        string
-	Facts          map[string]any // for the heartbeat: what the agent found out about its place
+	Facts          func() map[string]any // for each heartbeat: what the agent found out about its place; may be nil
 	Identity       identity.Identity
 	Rules          Rules
 	Sources        []Source
@@ -180,6 +180,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	kill()
 	lanes.Wait()
 	sources.Wait()
+	for _, l := range []*lane{a.events, a.alerts} {
+		if n := l.counts.droppedAtEnd.Load(); n > 0 {
+			l.log.Error("lost at the end: neither the spool nor the receiver took it", "items", n)
+		}
+	}
 	return a.c.Publisher.Close()
 }
 

@@ -533,6 +533,22 @@ func TestNoDiskAndNoReceiverKeepsTheMostSevereAndCountsTheRest(t *testing.T) {
 	})
 }
 
+func TestWhatIsLostAtTheEndIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer // read when nothing runs
+		r := start(t, brokenDir(t), &receiver{accept: down}, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		r.say(event.Low, 0, 500)
+		time.Sleep(time.Second)
+		if err := r.end(); err != nil {
+			t.Fatal(err)
+		}
+		lost := r.events.counts.droppedAtEnd.Load()
+		if want := fmt.Sprintf("lane=events items=%d\n", lost); lost < 500 || !strings.Contains(log.String(), want) {
+			t.Errorf("%d were lost; want a line of that in\n%s", lost, &log)
+		}
+	})
+}
+
 func TestSealedWaitsForTheSpool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, t.TempDir(), &receiver{accept: down})

@@ -39,7 +39,9 @@ func (a *Agent) heartbeat(last bool) *event.Event {
 		"events":         a.events.summary(),
 		"alerts":         a.alerts.summary(),
 	}
-	maps.Copy(metadata, a.c.Facts)
+	if a.c.Facts != nil {
+		maps.Copy(metadata, a.c.Facts())
+	}
 	return &event.Event{Type: event.AgentHeartbeat, Metadata: metadata}
 }
 

@@ -24,6 +24,8 @@ type book struct {
 	idle        chan *evaluator // not a sync.Pool, which forgets them at every collection
 	correlation *correlation
 	matched     map[*detect.Rule]*atomic.Int64
+	loud        []*detect.Rule // those whose coverage counts
+	named       map[string]*detect.Rule
 	coverage    Coverage
 	problems    []string // what is wrong with rules and folders that are not in it
 }
@@ -210,10 +212,10 @@ func (g *Engine) bind(set *detect.Set, all []*detect.Rule, problems []string, be
 			b.filters++
 		}
 	}
-	named := byName(all)
-	loud := slices.DeleteFunc(append(set.Blind(), b.rules...), set.Silent) // the others are parts of these
-	b.coverage = cover(loud, named, g.config.Sight)
-	correlated := related(b.rules, named)
+	b.named = byName(all)
+	b.loud = slices.DeleteFunc(append(set.Blind(), b.rules...), set.Silent) // the others are parts of these
+	b.coverage = cover(b.loud, b.named, g.config.Sight)
+	correlated := related(b.rules, b.named)
 	if before != nil && slices.Equal(before.correlation.rules, correlated) {
 		b.correlation = before.correlation
 	} else {

@@ -22,7 +22,7 @@ type Config struct {
 	Pack bool
 	// Dirs are folders of rules, each laid over those before.
 	Dirs []string
-	// Sight is what the agent's sensors see, for the coverage.
+	// Sight is what the agent's sensors see, for the coverage, until See is told better.
 	Sight detect.Sight
 	// Suppression is for the repeats.
 	Suppression suppression.Config
@@ -58,6 +58,17 @@ func New(c Config) (*Engine, error) {
 	g.library = library{dirs: c.Dirs, pack: c.Pack}
 	g.Reload()
 	return g, g.register(c.Meter)
+}
+
+// See takes another sight for the coverage.
+func (g *Engine) See(s detect.Sight) {
+	g.library.mu.Lock()
+	defer g.library.mu.Unlock()
+	g.config.Sight = s
+	b := *g.book.Load()
+	b.coverage = cover(b.loud, b.named, s)
+	g.book.Store(&b)
+	g.log.Info("rules are covered anew", "live", b.coverage.Live, "degraded", b.coverage.Degraded, "blind", b.coverage.Blind)
 }
 
 // evaluator is what one goroutine needs to evaluate an event with a book.

@@ -58,6 +58,9 @@ func secrets(args []string, i int) []part {
 	}
 	var spans []part
 	spans = appendPairs(spans, arg, as)
+	if as == shell {
+		spans = appendCommands(spans, arg)
+	}
 	spans = appendUserInfo(spans, arg)
 	return appendTokens(spans, arg)
 }

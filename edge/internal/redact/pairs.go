@@ -67,7 +67,9 @@ func appendPairs(spans []part, s string, as style) []part {
 			value = skipScheme(s, value)
 			to = until(s, value, wordEnds)
 		case start == 0 && end == i && s[i] == '=' && as == argument:
-			to = len(s)
+			if to = len(s); quotesMark(s[value:]) { // of what had blanks
+				to = value
+			}
 		case as == line:
 			value, to = lineValue(s, key, value, spaced || s[i] == ':', isLineStart(s[:start]))
 		default:
@@ -79,6 +81,15 @@ func appendPairs(spans []part, s string, as style) []part {
 		}
 	}
 	return spans
+}
+
+// quotesMark reports whether value is a mark behind a quote and nothing else but the quote's end.
+func quotesMark(value string) bool {
+	if value[0] != '"' && value[0] != '\'' {
+		return false
+	}
+	n := markLen(value[1:])
+	return n > 0 && (value[1+n:] == "" || value[1+n:] == value[:1])
 }
 
 // until returns where s ends or one of ends stands first, from at on.

@@ -13,11 +13,11 @@ import (
 
 // Check prints every fault of the rules at paths, what can never match, which exceptions have expired by now, and how
 // many rules are supported. The rules are laid over the pack, so that filters and exceptions may be for rules of the pack.
-// It reports whether there was no fault.
+// It reports whether there was no fault. The error is that something could not be read; the rest is checked all the same.
 func Check(w io.Writer, paths []string, now time.Time) (bool, error) {
-	parsed, faults, err := Read(paths)
-	if err != nil {
-		return false, err
+	parsed, faults, unread := Read(paths)
+	if unread != nil && len(parsed) == 0 && len(faults) == 0 {
+		return false, unread
 	}
 	pack, _ := rules.Pack()
 	set, more := detect.Compile(detect.Override(pack, parsed), detect.Options{})
@@ -27,11 +27,11 @@ func Check(w io.Writer, paths []string, now time.Time) (bool, error) {
 	}
 	for _, r := range parsed {
 		if r.Expired(now) {
-			fmt.Fprintf(w, "%s:%d: exception %q: note: %s; remove it or give it another date\n", r.File, r.Line, printable(r.Title), expiry(r, now))
+			fmt.Fprintf(w, "%s:%d: exception %q: note: %s; remove it or give it another date\n", printable(r.File), r.Line, printable(r.Title), expiry(r, now))
 		}
 	}
 	for _, r := range set.Blind() {
-		fmt.Fprintf(w, "%s:%d: rule %q: note: it can never match: no sensor fills %s\n", r.File, r.Line, printable(r.Title), strings.Join(r.Needs().Missing, ", "))
+		fmt.Fprintf(w, "%s:%d: rule %q: note: it can never match: no sensor fills %s\n", printable(r.File), r.Line, printable(r.Title), strings.Join(r.Needs().Missing, ", "))
 	}
 	if len(parsed) == 0 && len(faults) == 0 {
 		return false, fmt.Errorf("no rule in %s: name files or folders with .yml or .yaml files", strings.Join(paths, ", "))
@@ -59,7 +59,7 @@ func Check(w io.Writer, paths []string, now time.Time) (bool, error) {
 	}
 	total := len(parsed) - lost + len(bad)
 	fmt.Fprintf(w, "%d rules: %d supported, %d unsupported\n", total, total-len(bad), len(bad))
-	return len(faults) == 0, nil
+	return len(faults) == 0, unread
 }
 
 // Test holds the rules at paths, laid over the pack, against the fixtures there. It reports whether all passed.

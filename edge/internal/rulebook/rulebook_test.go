@@ -2,6 +2,7 @@ package rulebook
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +112,19 @@ func TestCheck(t *testing.T) {
 	}
 	if _, err := Check(&strings.Builder{}, []string{t.TempDir()}, noon); err == nil {
 		t.Error("a folder without rules is no error")
+	}
+}
+
+// One file that cannot be read keeps no other from being checked, and is said.
+func TestCheckOfWhatCannotBeRead(t *testing.T) {
+	dir := write(t, map[string]string{"a.yml": good, "b.yml": bad})
+	if err := os.Symlink("nowhere", filepath.Join(dir, "c.yml")); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	ok, err := Check(&out, []string{dir}, time.Now())
+	if ok || !errors.Is(err, os.ErrNotExist) || !strings.Contains(out.String(), "b.yml:4") || !strings.HasSuffix(out.String(), "2 rules: 1 supported, 1 unsupported\n") {
+		t.Errorf("got %t, %v and\n%s", ok, err, &out)
 	}
 }
 

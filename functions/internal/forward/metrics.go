@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -31,6 +32,14 @@ type metrics struct {
 	holds      metric.Int64Counter
 	forgotten  metric.Int64Counter
 	classes    [outcome.Partial + 1]metric.MeasurementOption
+
+	counts *counts // for Stats, which a meter cannot be asked for
+}
+
+// counts are the figures since New.
+type counts struct {
+	accepted, dead, notRouted atomic.Int64
+	failures                  [outcome.Partial + 1]atomic.Int64
 }
 
 func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, error) {
@@ -44,6 +53,7 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 		accepted:   with(attribute.String("fate", fateAccepted)),
 		dead:       with(attribute.String("fate", fateDead)),
 		notRouted:  with(attribute.String("fate", fateNotRouted)),
+		counts:     new(counts),
 	}
 	for c := range out.classes {
 		out.classes[c] = with(attribute.String("outcome", outcome.Class(c).String()))
@@ -74,19 +84,23 @@ func (m *metrics) call(ctx context.Context, e *outcome.Error, took time.Duration
 	if e != nil && int(e.Class) < len(m.classes) {
 		class = e.Class
 	}
+	if class != outcome.OK {
+		m.counts.failures[class].Add(1)
+	}
 	m.calls.Add(ctx, 1, m.classes[class])
 	m.duration.Record(ctx, took.Seconds(), m.attributes)
 }
 
 func (m *metrics) events(ctx context.Context, fate string, n int) {
-	option := m.accepted
+	option, count := m.accepted, &m.counts.accepted
 	switch {
 	case n == 0:
 		return
 	case fate == fateDead:
-		option = m.dead
+		option, count = m.dead, &m.counts.dead
 	case fate == fateNotRouted:
-		option = m.notRouted
+		option, count = m.notRouted, &m.counts.notRouted
 	}
+	count.Add(int64(n))
 	m.fates.Add(ctx, int64(n), option)
 }

@@ -15,6 +15,7 @@ type Instance struct {
 	Route   Route  `yaml:"route"`
 	Rate    Rate   `yaml:"rate"`
 	Group   Group  `yaml:"group"`
+	Canary  bool   `yaml:"canary"` // it wants the marked messages that show that the way is open
 
 	// Settings are the kind's own. They are validated when the instance is enabled; of a disabled one strings that are
 	// references stay as they are.

@@ -86,6 +86,28 @@ const (
 	lastPoll  = time.Second
 )
 
+// conclude notes that a's incident is over; its end is told when it is looked for what is due. One that nobody was told
+// of has none.
+func (n *Notify) conclude(ctx context.Context, a *event.Alert) (fate, *outcome.Error) {
+	now, busy := time.Now(), false
+	err := n.change(ctx, keyOf(a.Fingerprint), func(r *record) (*record, error) {
+		if r == nil || r.Phase == opening {
+			busy = r != nil && r.busy(now)
+			return nil, errLeave
+		}
+		busy = false
+		r.Over, r.Heard = true, now.UnixNano()
+		return r, nil
+	})
+	switch {
+	case err != nil:
+		return 0, storeTrouble(err)
+	case busy:
+		return 0, &outcome.Error{Class: outcome.Retry, Reason: "the incident's first message is under way"}
+	}
+	return numbered, nil
+}
+
 // join brings a into its incident.
 func (n *Notify) join(ctx context.Context, a *event.Alert) (fate, *outcome.Error) {
 	key := keyOf(a.Fingerprint)

@@ -60,6 +60,7 @@ type metrics struct {
 	fates    *[fates]atomic.Int64
 	returned *atomic.Int64
 	messages *atomic.Int64
+	failures *[outcome.Partial + 1]atomic.Int64
 }
 
 func newMetrics(m metric.Meter, name string, b *breaker.Breaker) (metrics, error) {
@@ -68,7 +69,10 @@ func newMetrics(m metric.Meter, name string, b *breaker.Breaker) (metrics, error
 	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(append(more, own)...))
 	}
-	out := metrics{attributes: with(), fates: new([fates]atomic.Int64), returned: new(atomic.Int64), messages: new(atomic.Int64)}
+	out := metrics{
+		attributes: with(), fates: new([fates]atomic.Int64), returned: new(atomic.Int64), messages: new(atomic.Int64),
+		failures: new([outcome.Partial + 1]atomic.Int64),
+	}
 	for f := range out.byFate {
 		out.byFate[f] = with(attribute.String("fate", fate(f).String()))
 	}
@@ -109,6 +113,9 @@ func (m *metrics) call(ctx context.Context, k kind, e *outcome.Error, took time.
 		class = e.Class
 	} else {
 		class = outcome.Retry
+	}
+	if class != outcome.OK {
+		m.failures[class].Add(1)
 	}
 	m.calls.Add(ctx, 1, m.byCall[k][class])
 	m.duration.Record(ctx, took.Seconds(), m.attributes)

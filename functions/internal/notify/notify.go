@@ -203,10 +203,13 @@ func (n *Notify) settle(ctx context.Context, p envelope.Push, a *event.Alert, be
 	defer cancel()
 	f := sent
 	var e *outcome.Error
-	if n.people != nil {
-		f, e = n.join(deadline, a)
-	} else {
+	switch {
+	case n.people == nil:
 		e = n.send(deadline, a)
+	case a.Resolved:
+		f, e = n.conclude(deadline, a)
+	default:
+		f, e = n.join(deadline, a)
 	}
 	if e == nil {
 		return f, nil
@@ -328,6 +331,9 @@ func (n *Notify) Stats() Stats {
 	} {
 		*to = n.metrics.fates[f].Load()
 	}
+	for c := range s.Failures {
+		s.Failures[c] = n.metrics.failures[c].Load()
+	}
 	return s
 }
 
@@ -336,6 +342,7 @@ type Stats struct {
 	Breaker breaker.Status
 	// What became of alerts.
 	Sent, Counted, Digested, Duplicate, Unrouted, DeadLettered int64
-	Returned                                                   int64 // pushes that must come again
-	Messages                                                   int64 // that the receiver accepted
+	Returned                                                   int64                      // pushes that must come again
+	Messages                                                   int64                      // that the receiver accepted
+	Failures                                                   [outcome.Partial + 1]int64 // calls that failed, by class
 }

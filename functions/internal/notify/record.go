@@ -42,6 +42,7 @@ type record struct {
 	Turn   string `json:"w,omitempty"`
 	Until  int64  `json:"u,omitempty"`
 	Ending bool   `json:"e,omitempty"` // it sends the incident's end: an alert begins a new one
+	Over   bool   `json:"o,omitempty"` // it was said to be: its end is due without a time of quiet
 
 	alert []byte // the first of those with the highest severity
 }
@@ -90,6 +91,8 @@ func (r *record) due(g Group) time.Time {
 		at = r.Digest
 	case r.Count > r.Told:
 		at = r.Sent + int64(g.Window)
+	case r.Over:
+		at = r.Heard
 	case g.ResolveAfter > 0:
 		at = r.Heard + int64(g.ResolveAfter)
 	default:
@@ -185,7 +188,7 @@ func (r *record) join(a *event.Alert, now time.Time, owner string, lease time.Du
 func (r *record) count(a *event.Alert, now time.Time) {
 	r.Count += weight(a)
 	r.Alerts++
-	r.Heard = now.UnixNano()
+	r.Heard, r.Over = now.UnixNano(), false
 	first, last := seenBetween(a)
 	if r.First == 0 || first < r.First {
 		r.First = first

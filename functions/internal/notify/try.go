@@ -78,3 +78,12 @@ func testAlert(name string, now time.Time) *event.Alert {
 		Event: e, Metadata: event.AlertMetadata{Source: "apss"},
 	}
 }
+
+// Canary is Test for a machine that asks again and again: it is not made while the breaker is open.
+func (n *Notify) Canary(ctx context.Context) error {
+	if e := n.breaker.Ready(time.Now()); e != nil {
+		return e
+	}
+	_, err := n.Test(ctx)
+	return err
+}

@@ -11,6 +11,7 @@ import (
 // flusher exports telemetry now and then, before an answer: a function has no CPU between requests.
 type flusher struct {
 	tel  *telemetry.Telemetry
+	also func(context.Context) // before it
 	mu   sync.Mutex
 	last time.Time
 }
@@ -20,7 +21,9 @@ const (
 	flushTimeout = 500 * time.Millisecond
 )
 
-func newFlusher(t *telemetry.Telemetry) *flusher { return &flusher{tel: t, last: time.Now()} }
+func newFlusher(t *telemetry.Telemetry, also func(context.Context)) *flusher {
+	return &flusher{tel: t, also: also, last: time.Now()}
+}
 
 func (f *flusher) maybe(ctx context.Context) {
 	if !f.mu.TryLock() {
@@ -34,6 +37,7 @@ func (f *flusher) maybe(ctx context.Context) {
 	f.last = now
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
+	f.also(ctx)
 	if err := f.tel.Flush(ctx); err != nil {
 		f.tel.Logger().DebugContext(ctx, "exporting telemetry", "error", err.Error())
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/functions/internal/notify"
 	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/event/eventtest"
@@ -151,6 +152,10 @@ func (p *pager) Tick(context.Context) error {
 	p.ticks++
 	return p.err
 }
+
+func (*pager) Test(context.Context) (integration.Receipt, error) { return integration.Receipt{}, nil }
+func (*pager) Canary(context.Context) error                      { return nil }
+func (*pager) Stats() notify.Stats                               { return notify.Stats{} }
 
 func (p *pager) Close(context.Context) error {
 	p.mu.Lock()

@@ -50,7 +50,7 @@ func newHouseOf(t *testing.T, with parts, receiver http.HandlerFunc, env ...stri
 	t.Cleanup(server.Close)
 	t.Setenv("APSS_TEST_RECEIVER", server.URL)
 	p, err := build(t.Context(), append([]string{
-		"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=the-key", "SWEET_SECURITY_ENDPOINT=" + server.URL, "FORWARD_LINGER=5ms",
+		"PUBSUB_PROJECT_ID=p", "SWEET_SECURITY_API_KEY=the-key", "SWEET_SECURITY_ENDPOINT=" + server.URL, "FORWARD_LINGER=5ms", "HEALTH_CANARY_EVERY=0s",
 	}, env...), "test", io.Discard, nil, with)
 	if err != nil {
 		t.Fatal(err)

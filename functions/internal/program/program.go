@@ -21,6 +21,7 @@ import (
 	"github.com/apss-sensor/apss/functions/internal/budget"
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/forward"
+	"github.com/apss-sensor/apss/functions/internal/health"
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
@@ -39,10 +40,11 @@ type Function string
 const (
 	Forward Function = "Forward" // events, at /events/<integration>
 	Notify  Function = "Notify"  // alerts, at /alerts/<integration>
+	Health  Function = "Health"  // how they are, at /health, and heartbeats, at /events/_agents
 )
 
 // Functions lists them.
-func Functions() []Function { return []Function{Forward, Notify} }
+func Functions() []Function { return []Function{Forward, Notify, Health} }
 
 // Program is the functions with what they run on.
 type Program struct {
@@ -60,7 +62,7 @@ type Program struct {
 	forwards []*forward.Forward
 	state    state.Store
 	alerts   []alertHandler
-	checks   map[string]integration.Integration // by instance
+	health   *health.Health
 	handler  http.Handler
 }
 
@@ -83,7 +85,7 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 		functions = Functions()
 	}
 	s, err := loadSettings(environ)
-	p := &Program{functions: functions, version: version, settings: s, checks: map[string]integration.Integration{}}
+	p := &Program{functions: functions, version: version, settings: s}
 	logger := slog.New(slog.DiscardHandler) // of what is read although the settings are wrong
 	if err == nil {
 		p.tel, err = telemetry.Start(ctx, telemetry.Config{
@@ -110,7 +112,7 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 		return nil, errors.Join(err, p.Close(ctx))
 	}
 	p.tracer = otel.Tracer("github.com/apss-sensor/apss/functions")
-	p.flusher = newFlusher(p.tel)
+	p.flusher = newFlusher(p.tel, p.collect)
 	if p.handler, err = p.routes(instances, with); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
@@ -142,7 +144,7 @@ func (p *Program) Run(ctx context.Context) error {
 	log := p.tel.Logger()
 	log.InfoContext(ctx, "serving", "address", l.Addr().String())
 	var wg sync.WaitGroup
-	wg.Go(func() { p.check(ctx) })
+	wg.Go(func() { p.checkAtStart(ctx) })
 	wg.Go(func() { p.ticks(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
@@ -158,26 +160,6 @@ func (p *Program) Run(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	return errors.Join(err, p.Close(closing))
-}
-
-// check asks each receiver once whether it would take what we send, so that a wrong key shows at the start and not
-// with the first event.
-func (p *Program) check(ctx context.Context) {
-	log := p.tel.Logger()
-	var wg sync.WaitGroup
-	for name, i := range p.checks {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, p.settings.CallTimeout)
-			defer cancel()
-			status, err := i.Check(ctx)
-			if err != nil {
-				log.WarnContext(ctx, "the receiver does not answer its check", "integration", name, "error", err.Error())
-				return
-			}
-			log.InfoContext(ctx, "the receiver answers its check", "integration", name, "latency", status.Latency.String())
-		})
-	}
-	wg.Wait()
 }
 
 // flush delivers what is in hand; later pushes are refused.

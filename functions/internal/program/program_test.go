@@ -81,7 +81,7 @@ func TestSettings(t *testing.T) {
 
 func TestRoutes(t *testing.T) {
 	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
-	p, err := New(t.Context(), environ(), "test", io.Discard)
+	p, err := New(t.Context(), environ("HEALTH_CANARY_EVERY=0s"), "test", io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

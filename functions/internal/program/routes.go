@@ -12,7 +12,9 @@ import (
 
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/forward"
+	"github.com/apss-sensor/apss/functions/internal/health"
 	"github.com/apss-sensor/apss/functions/internal/integration"
+	"github.com/apss-sensor/apss/functions/internal/notify"
 	"github.com/apss-sensor/apss/functions/internal/push"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/outcome"
@@ -20,8 +22,8 @@ import (
 
 // The topics, as they stand in the paths of pushes.
 const (
-	events = "events"
-	alerts = "alerts"
+	events = health.Events
+	alerts = health.Alerts
 )
 
 // alertHandler delivers the alerts of pushes to one integration.
@@ -30,14 +32,21 @@ type alertHandler interface {
 	Handle(ctx context.Context, p envelope.Push) error
 	// Tick does what is due without a push: repeats, digests, ends of incidents.
 	Tick(ctx context.Context) error
+	// Test and Canary bring a marked message to the receiver.
+	Test(ctx context.Context) (integration.Receipt, error)
+	Canary(ctx context.Context) error
+	Stats() notify.Stats
 	Close(ctx context.Context) error
 }
 
 // routes builds the integrations and what serves them.
 func (p *Program) routes(instances []integration.Instance, with parts) (http.Handler, error) {
 	r := router{topics: map[string]map[string]http.Handler{}, absent: map[string]string{}}
+	served, withHealth := 0, false
 	for _, f := range p.functions {
 		switch f {
+		case Health:
+			withHealth = true
 		case Forward:
 			r.topics[events] = map[string]http.Handler{}
 		case Notify:
@@ -47,17 +56,17 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 		}
 	}
 	var errs []error
-	served := 0
-	for _, in := range instances {
+	witnesses := make([]health.Instance, len(instances))
+	for i, in := range instances {
+		witnesses[i] = health.Instance{Name: in.Name, Kind: in.Kind, Enabled: in.Enabled, Canary: in.Canary}
 		if !in.Enabled {
 			r.absent[in.Name] = fmt.Sprintf("the integration %s is disabled", in.Name)
 			continue
 		}
-		n, err := p.serve(&r, in, with)
-		if err != nil {
+		if err := p.serve(&r, in, with, withHealth, &witnesses[i]); err != nil {
 			errs = append(errs, fmt.Errorf("integration %s: %w", in.Name, err))
 		}
-		served += n
+		served += len(witnesses[i].Ways)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w:\n%w", ErrSettings, err)
@@ -67,15 +76,22 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 			"instances", len(instances))
 	}
 	var err error
-	r.lost, err = p.pushHandler(unknown, p.lose)
-	if err != nil {
+	if r.lost, err = p.pushHandler(unknown, p.lose); err != nil {
 		return nil, err
 	}
-	return r.mux(p), nil
+	if p.health, err = p.newHealth(witnesses); err != nil {
+		return nil, err
+	}
+	mux := r.mux(p)
+	if withHealth {
+		err = p.serveHealth(mux)
+	}
+	return mux, err
 }
 
-// serve builds an instance and returns how many topics it takes of those that are served here.
-func (p *Program) serve(r *router, in integration.Instance, with parts) (topics int, err error) {
+// serve builds an instance, and w's ways to it. Those of topics that are not served here are built for tests when all says
+// so.
+func (p *Program) serve(r *router, in integration.Instance, with parts, all bool, w *health.Instance) error {
 	s := p.settings
 	log := p.tel.Logger().With("integration", in.Name)
 	i, err := in.Settings.New(integration.Env{
@@ -83,14 +99,15 @@ func (p *Program) serve(r *router, in integration.Instance, with parts) (topics 
 		Log: log, Meter: p.tel.Meter(),
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
+	w.To = i
 	sink, takesEvents := i.(integration.EventSink)
 	_, takesAlerts := i.(integration.Notifier)
 	if _, ok := i.(integration.IncidentNotifier); ok {
 		takesAlerts = true
 	}
-	if handlers := r.topics[events]; takesEvents && handlers != nil {
+	if takesEvents && (all || r.topics[events] != nil) {
 		f, err := forward.New(forward.Config{
 			Name: in.Name, Sink: sink, Dead: p.dead, Route: in.Route,
 			MaxEvents: s.MaxEvents, MaxBytes: s.MaxBytes, Linger: s.Linger, Flushes: s.Flushes,
@@ -98,29 +115,41 @@ func (p *Program) serve(r *router, in integration.Instance, with parts) (topics 
 			Log: p.tel.Logger(), Meter: p.tel.Meter(), Tracer: p.tracer,
 		})
 		if err != nil {
-			return 0, err
+			return err
 		}
 		p.forwards = append(p.forwards, f)
-		if handlers[in.Name], err = p.pushHandler(in.Name, f.Handle); err != nil {
-			return 0, err
+		w.Ways = append(w.Ways, health.Way{Topic: events, Figures: figuresOfEvents(f), Test: f.Test})
+		if err := r.take(p, events, in, f.Handle, f.Canary); err != nil {
+			return err
 		}
-		topics++
 	}
-	if handlers := r.topics[alerts]; takesAlerts && handlers != nil && with.alerts != nil {
+	if takesAlerts && with.alerts != nil && (all || r.topics[alerts] != nil) {
 		a, err := with.alerts(p, in, i)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		p.alerts = append(p.alerts, a)
-		if handlers[in.Name], err = p.pushHandler(in.Name, a.Handle); err != nil {
-			return 0, err
+		w.Ways = append(w.Ways, health.Way{Topic: alerts, Figures: figuresOfAlerts(a), Test: a.Test})
+		if err := r.take(p, alerts, in, a.Handle, a.Canary); err != nil {
+			return err
 		}
-		topics++
 	}
-	if topics > 0 {
-		p.checks[in.Name] = i
+	return nil
+}
+
+// take lets handle have an instance's pushes of a topic, when the topic is served here, and canary its canaries.
+func (r *router) take(p *Program, topic string, in integration.Instance, handle func(context.Context, envelope.Push) error,
+	canary func(context.Context) error,
+) error {
+	handlers := r.topics[topic]
+	if handlers == nil {
+		return nil
 	}
-	return topics, nil
+	h, err := p.pushHandler(in.Name, func(ctx context.Context, m envelope.Push) error {
+		return p.health.Canaries(in.Name, topic, in.Canary, canary, handle)(ctx, m)
+	})
+	handlers[in.Name] = h
+	return err
 }
 
 // pushHandler answers pushes with what handle says.
@@ -138,7 +167,7 @@ type router struct {
 	lost   http.Handler                       // of pushes for what is not there
 }
 
-func (r *router) mux(p *Program) http.Handler {
+func (r *router) mux(p *Program) *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		mux.Handle("GET "+path, p.tel.Handler())
@@ -149,9 +178,7 @@ func (r *router) mux(p *Program) http.Handler {
 		paths = append(paths, fmt.Sprintf("pushes of %s go to /%s/<integration>", topic, topic))
 	}
 	slices.Sort(paths)
-	if r.topics[alerts] != nil {
-		mux.HandleFunc("POST /tick", p.tick)
-	}
+	mux.HandleFunc("POST /tick", p.tick)
 	mux.HandleFunc("/", func(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, fmt.Sprintf("there is nothing at %.100q; %s", q.URL.Path, strings.Join(paths, ", ")), http.StatusNotFound)
 	})
@@ -208,9 +235,6 @@ const tickEvery = time.Second
 
 // ticks does what is due until ctx ends.
 func (p *Program) ticks(ctx context.Context) {
-	if len(p.alerts) == 0 {
-		return
-	}
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	for {
@@ -238,8 +262,9 @@ func (p *Program) tick(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Program) tickAll(ctx context.Context) error {
-	errs := make([]error, len(p.alerts))
+	errs := make([]error, len(p.alerts)+1)
 	var wg sync.WaitGroup
+	wg.Go(func() { errs[len(p.alerts)] = p.tickHealth(ctx) })
 	for i, a := range p.alerts {
 		wg.Go(func() { errs[i] = a.Tick(ctx) })
 	}

@@ -20,12 +20,19 @@ type settings struct {
 	Project            string        `env:"PUBSUB_PROJECT_ID, required"`
 	DeadLettersTopic   string        `env:"DEAD_LETTERS_TOPIC, default=apss-dead-letters"`
 	DeadLettersTimeout time.Duration `env:"DEAD_LETTERS_TIMEOUT, default=10s"`
+	EventsTopic        string        `env:"EVENTS_TOPIC, default=apss-events"` // canaries go there
+	AlertsTopic        string        `env:"ALERTS_TOPIC, default=apss-alerts"` // likewise, and alerts about silent agents
 
 	// Integrations is the document, or the file that it is in. It may hold secrets in a local run.
 	Integrations secret.Value `env:"APSS_INTEGRATIONS"`
 	// Local says that this is a developer's machine: secrets may stand in the document, receivers may have private addresses.
 	Local   bool   `env:"APSS_LOCAL, default=false"`
 	Service string `env:"K_SERVICE"` // set by Cloud Run
+
+	// AdminToken is what a caller of /health must show, as a reference or itself.
+	AdminToken  secret.Value  `env:"APSS_ADMIN_TOKEN"`
+	CheckEvery  time.Duration `env:"HEALTH_CHECK_EVERY, default=1m"`
+	CanaryEvery time.Duration `env:"HEALTH_CANARY_EVERY, default=5m"` // 0: none
 
 	// StateStore is what the instances share: memory (each has its own), redis://, rediss:// or firestore://.
 	StateStore         secret.Value `env:"STATE_STORE, default=memory"` // people put passwords into URLs
@@ -52,7 +59,9 @@ type settings struct {
 
 // prefixes are ours: an unknown key under them is a spelling mistake.
 func prefixes() []string {
-	return []string{"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "STATE_STORE", "DEAD_LETTERS_", "APSS_INTEGRATION"}
+	return []string{
+		"FORWARD_", "NOTIFY_", "SWEET_SECURITY_", "SLACK_", "STATE_STORE", "DEAD_LETTERS_", "HEALTH_", "APSS_INTEGRATION", "APSS_ADMIN",
+	}
 }
 
 func loadSettings(environ []string) (settings, error) {
@@ -82,8 +91,17 @@ func (s *settings) Validate() error {
 	if s.Port == 0 {
 		fault("PORT is 0, want 1 to 65535")
 	}
-	if s.DeadLettersTopic != "" && !regexp.MustCompile(topicPattern).MatchString(s.DeadLettersTopic) {
-		fault("DEAD_LETTERS_TOPIC %q is no topic's id or full name", s.DeadLettersTopic)
+	topics := regexp.MustCompile(topicPattern)
+	for _, t := range []struct{ key, topic string }{
+		{"DEAD_LETTERS_TOPIC", s.DeadLettersTopic}, {"EVENTS_TOPIC", s.EventsTopic}, {"ALERTS_TOPIC", s.AlertsTopic},
+	} {
+		if t.topic != "" && !topics.MatchString(t.topic) {
+			fault("%s %q is no topic's id or full name", t.key, t.topic)
+		}
+	}
+	between("HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
+	if s.CanaryEvery != 0 {
+		between("HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
 	}
 	// Longer answers make Pub/Sub push more slowly (cloud.google.com/pubsub/docs/push#push_backoff).
 	between("FORWARD_LINGER", s.Linger, 0, time.Second)

@@ -272,8 +272,8 @@ func (s *Sensor) announceExit(exit connector.Event) {
 			return // a list notices its end
 		}
 	}
-	if e.forked && e.process != nil && !e.own {
-		s.stats.Forks++
+	if e.forked {
+		s.tallyFork(e)
 	}
 	s.exit(e, exit.At)
 }

@@ -289,6 +289,9 @@ func (s *Sensor) list(now time.Time, all bool) {
 		slack = 1 // the announcement, which tells more, may be on its way
 	}
 	for pid, e := range s.tree {
+		if s.announced && e.forked && e.counted && now.Sub(e.born) >= listEvery {
+			s.tallyFork(e)
+		}
 		switch {
 		case e.list == s.stats.Lists || e.gone.IsZero() && e.list+slack == s.stats.Lists:
 		case e.gone.IsZero():

@@ -13,8 +13,12 @@ type Stats struct {
 	// Full, Partial and ByName count exec events by their capture.
 	Full, Partial, ByName uint64
 	// Forks are new processes that ran no program of their own when they were first seen; with the connector, those that
-	// never did.
+	// ran none within a second.
 	Forks uint64
+	// Twice counts what is in more than one of the others: forks that ran a program later or ended where that may have
+	// gone unseen, and programs that took the place of another in the same process. Created is Threads, Forks, Full,
+	// Partial, ByName, Excluded and MissedAtMost less Twice, give or take what is being looked at.
+	Twice uint64
 	// Exits counts exit events.
 	Exits uint64
 	// Excluded are new processes that make no events: the agent's own and kernel threads.
@@ -56,9 +60,8 @@ func (s *Sensor) Stats() Stats {
 	return st
 }
 
-// Coverage is what a sensor saw of what happened in a span of time. Created is Threads, Forks, processes that ran
-// programs, Excluded and MissedAtMost, together, give or take what began in one span and was read in the next. A process
-// that runs two programs is two of Full, Partial and ByName.
+// Coverage is what a sensor saw of what happened in a span of time. Created is Threads, Forks, Full, Partial, ByName,
+// Excluded and MissedAtMost less Twice, give or take what began in one span and was read in the next.
 type Coverage struct {
 	Mechanism    string            `json:"mechanism"`
 	Refused      map[string]string `json:"refused,omitempty"`
@@ -72,6 +75,7 @@ type Coverage struct {
 	Lost     uint64 `json:"lost"`
 	Threads  uint64 `json:"threads"`
 	Forks    uint64 `json:"forks"`
+	Twice    uint64 `json:"twice"`
 	Excluded uint64 `json:"excluded"`
 	Exits    uint64 `json:"exits"`
 }
@@ -89,6 +93,7 @@ func (s Stats) CoverageSince(before Stats) Coverage {
 		MissedAtMost: s.MissedAtMost - min(s.MissedAtMost, before.MissedAtMost),
 		Unknown:      s.CursorBlind,
 		Lost:         s.Lost - before.Lost,
-		Threads:      s.Threads - before.Threads, Forks: s.Forks - before.Forks, Excluded: s.Excluded - before.Excluded, Exits: s.Exits - before.Exits,
+		Threads:      s.Threads - before.Threads, Forks: s.Forks - before.Forks, Twice: s.Twice - before.Twice,
+		Excluded: s.Excluded - before.Excluded, Exits: s.Exits - before.Exits,
 	}
 }

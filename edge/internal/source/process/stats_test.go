@@ -8,9 +8,9 @@ import (
 
 func TestCoverageSince(t *testing.T) {
 	before := Stats{Created: 10, Full: 3, MissedAtMost: 4, Threads: 2}
-	now := Stats{Created: 15, Full: 5, MissedAtMost: 3, Threads: 3, Lost: 1, Mechanism: Opens, Refused: map[string]string{Connector: "why"}}
+	now := Stats{Created: 15, Full: 5, MissedAtMost: 3, Threads: 3, Twice: 2, Lost: 1, Mechanism: Opens, Refused: map[string]string{Connector: "why"}}
 	want := Coverage{
-		Mechanism: Opens, Refused: map[string]string{Connector: "why"}, Created: 5, Full: 2, Threads: 1, Lost: 1,
+		Mechanism: Opens, Refused: map[string]string{Connector: "why"}, Created: 5, Full: 2, Threads: 1, Twice: 2, Lost: 1,
 	}
 	if diff := cmp.Diff(want, now.CoverageSince(before)); diff != "" {
 		t.Errorf("the difference differs (-want +got):\n%s", diff)

@@ -34,6 +34,7 @@ type entry struct {
 	own     bool             // the agent, or started by it
 	emitted bool             // had an exec event
 	counted bool             // is accounted for
+	tallied bool             // is among the forks or the captured programs
 	guessed bool             // start is that of the fork's announcement
 	read    time.Time        // when the program was read, or announced
 	looked  bool             // it was read by a look
@@ -122,11 +123,12 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	s.trim(e)
 	switch {
 	case why == baseline:
+		e.tallied = true // it was created before anything was counted
 	case e.own:
 		s.stats.Excluded++
 		s.saw(d, now)
 	case e.forked:
-		s.stats.Forks++
+		s.tallyFork(e)
 		s.fresh = append(s.fresh, pid)
 	case d.starting():
 		d.cmdlineRead = false
@@ -204,8 +206,20 @@ func (s *Sensor) trim(e *entry) {
 	}
 }
 
+// tallyFork counts a process that runs no program of its own, once.
+func (s *Sensor) tallyFork(e *entry) {
+	if !e.tallied && e.process != nil && !e.own {
+		e.tallied = true
+		s.stats.Forks++
+	}
+}
+
 // exec makes the event of a program's start.
 func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
+	if e.tallied {
+		s.stats.Twice++
+	}
+	e.tallied = true
 	switch e.process.Capture {
 	case event.CaptureFull:
 		s.stats.Full++
@@ -237,6 +251,9 @@ func (s *Sensor) exit(e *entry, now time.Time) {
 	}
 	if e.forked && e.counted && !s.announced {
 		s.accounted-- // it may have run a program since it was seen
+		if e.tallied {
+			s.stats.Twice++
+		}
 	}
 	if !e.emitted {
 		return

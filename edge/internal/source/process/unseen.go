@@ -133,6 +133,8 @@ func (s *Sensor) nameUnseen(now time.Time, all bool) {
 			if missed > 0 { // else a process that was known ran one program more
 				missed--
 				s.accounted++
+			} else {
+				s.stats.Twice++
 			}
 			s.stats.ByName++
 			var where *event.Container

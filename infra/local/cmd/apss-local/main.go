@@ -20,7 +20,7 @@ import (
 )
 
 const usage = `apss-local runs the whole of APSS on this machine: agent, Pub/Sub, functions, and
-stand-ins of Sweet Security, Slack and PagerDuty.
+stand-ins of Sweet Security, Slack, PagerDuty and a webhook.
 
   apss-local [flags]            runs and shows it until Ctrl-C
   apss-local scenario [flags]   plays a scenario with kills and outages, checks that nothing was lost: exit 0 or 1
@@ -140,6 +140,7 @@ func newFlags(c *system.Config, stderr io.Writer) (flags *flag.FlagSet, asJSON *
 	flags.IntVar(&c.SweetPort, "sweet-port", 0, "`port` of Sweet Security's stand-in")
 	flags.IntVar(&c.SlackPort, "slack-port", 0, "`port` of Slack's stand-in")
 	flags.IntVar(&c.PagerDutyPort, "pagerduty-port", 0, "`port` of PagerDuty's stand-in")
+	flags.IntVar(&c.WebhookPort, "webhook-port", 0, "`port` of the webhooks' stand-in")
 	flags.DurationVar(&c.IncidentWindow, "incident-window", c.IncidentWindow, "repeats of an incident within it are one update for people")
 	flags.DurationVar(&c.ResolveAfter, "resolve-after", c.ResolveAfter, "an incident that is quiet for so long is over")
 	flags.DurationVar(&c.AckDeadline, "ack-deadline", c.AckDeadline, "ack deadline of the push subscriptions")

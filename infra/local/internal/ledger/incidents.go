@@ -5,12 +5,16 @@ import "sync"
 // Incidents keeps the books of a receiver for people, who are told of incidents and how often something was seen, not of
 // each alert: published = told + dead-lettered + waiting, in events that alerts stand for, for each fingerprint.
 //
+// A digest does not name the fingerprints that it stands for: what it says is taken off the sums, as [Incidents.Listed] was
+// told, and duplicates of digests hide what is missing.
+//
 // It knows at most 100,000 fingerprints; what is about others is counted as Overflow and nothing else. Safe for concurrent
 // use.
 type Incidents struct {
 	mu       sync.Mutex
 	byPrint  map[string]*incident
 	overflow int64
+	listed   IncidentTotals // of digests: Incidents and Told
 }
 
 const maxIncidents = 100_000
@@ -58,6 +62,14 @@ func (i *Incidents) Told(fingerprint, message string, n int64) {
 	})
 }
 
+// Listed notes a digest of a number of incidents and alerts.
+func (i *Incidents) Listed(incidents, alerts int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.listed.Incidents += incidents
+	i.listed.Told += alerts
+}
+
 func (i *Incidents) note(fingerprint string, change func(*incident)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -101,5 +113,11 @@ func (i *Incidents) Totals() IncidentTotals {
 			t.Doubled++
 		}
 	}
+	// A digest may stand for more than still waits: then part of it was told otherwise meanwhile.
+	told := min(i.listed.Told, t.Waiting)
+	t.Told += i.listed.Told
+	t.Waiting -= told
+	t.Over += i.listed.Told - told
+	t.Untold -= min(i.listed.Incidents, t.Untold)
 	return t
 }

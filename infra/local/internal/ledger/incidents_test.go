@@ -46,6 +46,19 @@ func TestIncidents(t *testing.T) {
 			i.Told("a", "m", 1)
 			i.Told("a", "m", 2)
 		}, IncidentTotals{Incidents: 1, Published: 5, Told: 5}},
+		"a digest of two": {func(i *Incidents) {
+			for _, f := range []string{"a", "b", "c"} {
+				i.Published(f, 1)
+			}
+			i.Told("a", "m", 1)
+			i.Listed(2, 2)
+		}, IncidentTotals{Incidents: 3, Published: 3, Told: 3}},
+		"the same digest twice": {func(i *Incidents) {
+			i.Published("a", 1)
+			i.Published("b", 1)
+			i.Listed(2, 2)
+			i.Listed(2, 2)
+		}, IncidentTotals{Incidents: 2, Published: 2, Told: 4, Over: 2}},
 		"never published": {func(i *Incidents) { i.Told("a", "m", 1) }, IncidentTotals{Told: 1, Over: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {

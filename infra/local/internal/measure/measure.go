@@ -3,7 +3,9 @@
 //	BENCH <name> <value> <unit>
 //
 // Latencies are from the return of the system call that changed a file to the event's arrival at the stand-in, or on the
-// topic, seen by a subscriber in this process; those of alerts are from the start of a program to its alert on the topic.
+// topic, seen by a subscriber in this process; those of alerts are from the start of a program to its alert on the topic,
+// and to each receiver. How far a receiver that hangs delays the others is measured with alerts that are published at a
+// steady pace, in turns with it and without.
 // The agent's cost is the kernel's account of it (proc_pid_stat(5), proc_pid_status(5)) with 300 more processes asleep on
 // the machine than it has anyway: while nothing is asked of it, and while 200 programs start in a second; and again for an
 // agent without the rule pack. What else starts on the machine costs the agent too; the rate of it stands beside.
@@ -35,7 +37,11 @@ const (
 func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 	seen := newSeen()
 	raised := &raised{arrived: make(chan time.Time, 1)}
-	s, err := system.Start(ctx, c, system.Watcher{Published: seen.published, Delivered: seen.delivered, Alerted: raised.see})
+	delivered := newDeliveries()
+	c.NoRate = true
+	s, err := system.Start(ctx, c, system.Watcher{
+		Published: seen.published, Delivered: seen.delivered, Alerted: raised.see, AlertDelivered: delivered.alert, Shown: delivered.shown,
+	})
 	if err != nil {
 		return err
 	}
@@ -59,6 +65,9 @@ func Run(ctx context.Context, c system.Config, out io.Writer) (err error) {
 		err = fmt.Errorf("changes of %s are %v events, want HIGH: their latency would mean nothing", c.Keys(), high.severity)
 	}
 	if err := errors.Join(err, raised.measure(ctx, out)); err != nil {
+		return err
+	}
+	if err := errors.Join(delivered.deeds(ctx, out), delivered.isolation(ctx, s, out)); err != nil {
 		return err
 	}
 	for _, agent := range []struct {
@@ -88,13 +97,24 @@ func (l latencies) print(out io.Writer, name string, all []time.Duration) {
 }
 
 func printQuantiles(out io.Writer, name string, all []time.Duration) {
+	quantilesOf(all).report(out, name)
+}
+
+type quantiles struct{ median, p99 time.Duration }
+
+// quantilesOf sorts all, which must not be empty.
+func quantilesOf(all []time.Duration) quantiles {
 	slices.Sort(all)
-	for _, q := range []struct {
+	at := func(q float64) time.Duration { return all[int(q*float64(len(all)-1))] }
+	return quantiles{at(0.5), at(0.99)}
+}
+
+func (q quantiles) report(out io.Writer, name string) {
+	for _, v := range []struct {
 		name string
-		at   float64
-	}{{"median", 0.5}, {"p99", 0.99}} {
-		d := all[int(q.at*float64(len(all)-1))]
-		fmt.Fprintf(out, "BENCH %s-%s %.1f ms\n", name, q.name, float64(d.Microseconds())/1000)
+		time.Duration
+	}{{"median", q.median}, {"p99", q.p99}} {
+		fmt.Fprintf(out, "BENCH %s-%s %.1f ms\n", name, v.name, float64(v.Microseconds())/1000)
 	}
 }
 

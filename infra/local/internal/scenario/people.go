@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (p *play) hang(ctx context.Context) (err error) {
 		}
 		p.alerts.expect(s)
 		since := time.Now()
-		cmd := exec.CommandContext(running, program, "9")
+		cmd := exec.CommandContext(running, program, "9") //nolint:gosec // a copy of sleep
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("running %s: %w", program, err)
 		}
@@ -72,16 +73,16 @@ func (p *play) hang(ctx context.Context) (err error) {
 			return err
 		}
 		waiting, stop := context.WithDeadline(ctx, back)
-		err = poll(waiting, func() bool { return p.at(a).sweet > 0 && len(p.at(a).incidents) > 0 })
+		err = poll(waiting, func() bool { return p.at(a).sweet > 0 && p.at(a).hook > 0 && len(p.at(a).incidents) > 0 })
 		stop()
 		seen := p.at(a)
 		switch {
 		case err != nil:
-			p.late = append(p.late, s.deed+": Sweet Security and PagerDuty did not have its alert before Slack was back")
+			p.late = append(p.late, s.deed+": not everybody else had its alert before Slack was back")
 		case len(seen.messages) > 0:
 			p.late = append(p.late, s.deed+": Slack has its message although it hangs")
 		default:
-			p.tell("      at Sweet Security and PagerDuty %d ms after it began; Slack still hangs", time.Since(since).Milliseconds())
+			p.tell("      at Sweet Security, PagerDuty and the webhook %d ms after it began; Slack still hangs", time.Since(since).Milliseconds())
 		}
 	}
 	return nil
@@ -99,12 +100,13 @@ func poll(ctx context.Context, there func() bool) error {
 
 // whereabouts of an alert, or of its incident.
 type whereabouts struct {
-	sweet               uint32            // how often Sweet Security's stand-in has it
+	sweet, hook         uint32            // how often Sweet Security's stand-in has it, and the webhook's
 	messages, incidents []standin.Message // at Slack and PagerDuty
 }
 
 func (p *play) at(a *event.Alert) (w whereabouts) {
 	w.sweet = p.Receiver(system.SweetSecurity).Alerts.Get(a.ID).Delivered
+	w.hook = p.Receiver(system.Webhook).Alerts.Get(a.ID).Delivered
 	for _, m := range p.Receiver(system.Slack).Board.Messages() {
 		if strings.Contains(m.Text, a.Fingerprint) {
 			w.messages = append(w.messages, m)
@@ -123,6 +125,9 @@ func faultsOf(s suspicion, a *event.Alert, w whereabouts, published int64) (faul
 	fault := func(format string, args ...any) { faults = append(faults, s.deed+": "+fmt.Sprintf(format, args...)) }
 	if w.sweet != 1 {
 		fault("Sweet Security has its alert %d times, want once", w.sweet)
+	}
+	if w.hook != 1 {
+		fault("the webhook has its alert %d times, want once", w.hook)
 	}
 	times := fmt.Sprintf("seen %d times", published)
 	if published == 1 {
@@ -210,7 +215,7 @@ func (p *play) told(ctx context.Context) (rows []ReceiverRow, faults []string) {
 		line := fmt.Sprintf("alerts to %s: published %d = delivered %d + dead-lettered %d + waiting %d", r.Kind, b.Published, b.Delivered, b.Dead, b.Waiting)
 		if r.Board != nil {
 			row.Messages = r.Board.Posted()
-			line += fmt.Sprintf(", in %d messages, repeats counted", row.Messages)
+			line += fmt.Sprintf(", in %d messages", row.Messages)
 		}
 		rows = append(rows, row)
 		fmt.Fprintln(p.out, line)
@@ -230,22 +235,17 @@ func (p *play) told(ctx context.Context) (rows []ReceiverRow, faults []string) {
 // examples are the message with most changes in whole, and the others' titles.
 func examples(all []standin.Message) (lines []string) {
 	const most = 15
-	best := 0
-	for i, m := range all {
-		if m.Edits > all[best].Edits {
-			best = i
-		}
+	if len(all) == 0 {
+		return nil
 	}
-	for i, m := range all {
-		if i != best && len(lines) < most {
+	best := slices.MaxFunc(all, func(a, b standin.Message) int { return a.Edits - b.Edits })
+	for _, m := range all {
+		if m.ID != best.ID && len(lines) < most {
 			lines = append(lines, view.MessageTitle(m))
 		}
 	}
 	if extra := len(all) - 1 - len(lines); extra > 0 {
 		lines = append(lines, fmt.Sprintf("... and %d more", extra))
 	}
-	if len(all) > 0 {
-		lines = append(lines, view.MessageText(all[best], 60)...)
-	}
-	return lines
+	return append(lines, view.MessageText(best, 40)...)
 }

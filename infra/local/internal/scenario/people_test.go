@@ -20,6 +20,7 @@ func TestFaultsOfAnAlert(t *testing.T) {
 	whole := func() whereabouts {
 		return whereabouts{
 			sweet:     1,
+			hook:      1,
 			messages:  []standin.Message{{Text: text, Edits: 1, Thread: []string{"again"}}},
 			incidents: []standin.Message{{Text: text, State: pagerduty.Open}},
 		}
@@ -37,6 +38,7 @@ func TestFaultsOfAnAlert(t *testing.T) {
 		}, published: 1},
 		"nothing at Sweet Security":        {change: func(w *whereabouts) { w.sweet = 0 }, want: "0 times, want once"},
 		"twice at Sweet Security":          {change: func(w *whereabouts) { w.sweet = 2 }, want: "2 times, want once"},
+		"nothing at the webhook":           {change: func(w *whereabouts) { w.hook = 0 }, want: "the webhook has its alert 0 times"},
 		"no message":                       {change: func(w *whereabouts) { w.messages = nil }, want: "Slack shows 0 messages"},
 		"told again":                       {change: func(w *whereabouts) { w.messages = append(w.messages, w.messages[0]) }, want: "Slack shows 2 messages"},
 		"no place":                         {change: func(w *whereabouts) { w.messages[0].Text = strings.Replace(text, "node-7", "", 1) }, want: `the where "node-7"`},
@@ -69,7 +71,7 @@ func TestFaultsOfAnAlert(t *testing.T) {
 }
 
 func TestExamples(t *testing.T) {
-	all := []standin.Message{{Title: "first", Text: "first\nwith more"}, {Title: "second", Text: "second\nwith much more", Edits: 2, Thread: []string{"again"}}}
+	all := []standin.Message{{ID: "1", Title: "first", Text: "first\nwith more"}, {ID: "2", Title: "second", Text: "second\nwith much more", Edits: 2, Thread: []string{"again"}}}
 	got := strings.Join(examples(all), "\n")
 	for _, want := range []string{"first", "second  (edited 2×)", "with much more", "↳ again"} {
 		if !strings.Contains(got, want) {

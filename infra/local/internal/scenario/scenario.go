@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -184,14 +185,11 @@ func (p *play) account(ctx context.Context) (Result, error) {
 		result.OK = false
 		result.Faults = append(result.Faults, fmt.Sprintf("%d events were not followed: more than %d", p.overflow, maxSightings))
 	}
-	var faults []string
-	result.Alerts, faults = p.alerts.account(p.all())
-	var late []string
-	result.Receivers, late = p.told(ctx)
-	if faults = append(faults, late...); len(faults) > 0 {
-		result.OK = false
-		result.Faults = append(result.Faults, faults...)
-	}
+	var ofAlerts, ofReceivers []string
+	result.Alerts, ofAlerts = p.alerts.account(p.all())
+	result.Receivers, ofReceivers = p.told(ctx)
+	result.Faults = slices.Concat(result.Faults, ofAlerts, ofReceivers)
+	result.OK = result.OK && len(result.Faults) == 0
 	fmt.Fprintln(p.out, "\nalerts of the deeds:")
 	for _, row := range result.Alerts {
 		for _, line := range row.lines() {

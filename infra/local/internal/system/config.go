@@ -34,7 +34,7 @@ type Config struct {
 	NoPack      bool          // the agent evaluates only the rules of RulesDir
 
 	// Ports on 127.0.0.1; 0 takes a free one.
-	PubSubPort, FunctionsPort, AgentPort, SweetPort, SlackPort, PagerDutyPort int
+	PubSubPort, FunctionsPort, AgentPort, SweetPort, SlackPort, PagerDutyPort, WebhookPort int
 	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
 	Emulator string
 
@@ -155,7 +155,7 @@ type port struct {
 
 func (c Config) ports() []port {
 	return []port{{"pubsub-port", c.PubSubPort}, {"functions-port", c.FunctionsPort}, {"agent-port", c.AgentPort}, {"sweet-port", c.SweetPort},
-		{"slack-port", c.SlackPort}, {"pagerduty-port", c.PagerDutyPort}}
+		{"slack-port", c.SlackPort}, {"pagerduty-port", c.PagerDutyPort}, {"webhook-port", c.WebhookPort}}
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

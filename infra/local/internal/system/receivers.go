@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/apss-sensor/apss/infra/local/internal/standin/pagerduty"
 	"github.com/apss-sensor/apss/infra/local/internal/standin/slack"
 	"github.com/apss-sensor/apss/infra/local/internal/standin/sweetsecurity"
+	"github.com/apss-sensor/apss/infra/local/internal/standin/webhook"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -28,6 +30,7 @@ const (
 	SweetSecurity = "sweetsecurity"
 	Slack         = "slack"
 	PagerDuty     = "pagerduty"
+	Webhook       = "webhook"
 )
 
 // Receiver is an integration of the functions with the stand-in behind it.
@@ -36,7 +39,7 @@ type Receiver struct {
 	Kind     string // as a person calls it
 	Addr     string // host:port
 	Switches *standin.Switches
-	Board    *standin.Board // what people see there; nil where programs read
+	Board    *standin.Board // what is seen there; nil: nothing is shown
 	Pushes   []*Push        // its subscriptions
 
 	// The books of alerts, by id at a receiver for programs and by incident at one for people: one of the two.
@@ -100,12 +103,18 @@ func (s *System) Receiver(name string) *Receiver {
 func (s *System) Events() *Push { return s.receivers[0].Pushes[0] }
 
 // newReceivers makes them with credentials of their own, and without addresses.
-func (s *System) newReceivers() {
+func (s *System) newReceivers() error {
 	key, token, routing := rand.Text(), "xoxb-"+rand.Text(), (rand.Text() + rand.Text())[:32]
 	const channel = "C0LOCALSOC"
 	sweet := sweetsecurity.New(sweetsecurity.Options{Key: key, Events: s.delivered, Alerts: s.alertDelivered})
 	chat := slack.New(slack.Options{Token: token, Channel: channel, Webhook: "/services/T0/B0/" + rand.Text()})
 	pager := pagerduty.New(routing)
+	signing := "whsec_" + base64.StdEncoding.EncodeToString([]byte(rand.Text()))
+	hook, err := webhook.New(signing)
+	if err != nil {
+		return err
+	}
+	hook.Taken = func(id string, _ []byte, at time.Time) { s.Receiver(Webhook).Alerts.Delivered(id, at) } // the id is the alert's
 	s.receivers = []*Receiver{
 		{
 			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, handler: sweet, topics: []string{EventsTopic, AlertsTopic},
@@ -113,25 +122,31 @@ func (s *System) newReceivers() {
 		},
 		{
 			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, handler: chat, topics: []string{AlertsTopic},
-			settings: map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
+			Incidents: new(ledger.Incidents),
+			settings:  map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
 		},
 		{
 			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, handler: pager, topics: []string{AlertsTopic},
-			settings: map[string]any{"api_url": "http://{}", "routing_key": routing},
+			Incidents: new(ledger.Incidents),
+			settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
+		},
+		{
+			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, handler: hook, topics: []string{AlertsTopic},
+			Alerts:   ledger.New(ledgerCapacity),
+			settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
 		},
 	}
 	for _, r := range s.receivers {
-		if r.Board == nil {
-			continue
+		if r.Board != nil {
+			r.Board.Changed = func(m standin.Message) { s.shown(r, m) }
 		}
-		r.Incidents = new(ledger.Incidents)
-		r.Board.Changed = func(m standin.Message) { s.shown(r, m) }
 	}
+	return nil
 }
 
 // startReceivers gives each its address.
 func (s *System) startReceivers() error {
-	ports := map[string]int{SweetSecurity: s.Config.SweetPort, Slack: s.Config.SlackPort, PagerDuty: s.Config.PagerDutyPort}
+	ports := map[string]int{SweetSecurity: s.Config.SweetPort, Slack: s.Config.SlackPort, PagerDuty: s.Config.PagerDutyPort, Webhook: s.Config.WebhookPort}
 	for _, r := range s.receivers {
 		l, err := net.Listen("tcp", local(ports[r.Name])) //nolint:noctx // loopback: it cannot block
 		if err != nil {
@@ -158,7 +173,7 @@ func (s *System) document() (string, error) {
 			}
 			in[key] = value
 		}
-		if r.Board != nil {
+		if r.Incidents != nil {
 			in["group"] = map[string]string{"window": c.IncidentWindow.String(), "resolve_after": c.ResolveAfter.String()}
 			if c.NoRate {
 				in["rate"] = map[string]int{"per_minute": 0}
@@ -219,6 +234,7 @@ func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 
 var (
 	fingerprint = regexp.MustCompile(`(?i)\bfingerprint:? ([^\s·]+)`)
+	digest      = regexp.MustCompile(`^(?:\S+ )?([0-9,]+) incidents in one message: ([0-9,]+) alerts`)
 	seen        = regexp.MustCompile(`\bseen (?:once|([0-9,]+) times)`)
 )
 
@@ -231,16 +247,26 @@ func told(text string) (incident string, n int64, ok bool) {
 	}
 	n = 1
 	if digits := times[len(times)-1][1]; digits != "" {
-		n, _ = strconv.ParseInt(strings.ReplaceAll(digits, ",", ""), 10, 64) // digits only
+		n = number(digits)
 	}
 	return prints[len(prints)-1][1], n, true
+}
+
+// number reads digits and commas; what is too large is the largest.
+func number(s string) int64 {
+	n, _ := strconv.ParseInt(strings.ReplaceAll(s, ",", ""), 10, 64)
+	return n
 }
 
 // testNote marks a message that somebody asked for, to try the way.
 const testNote = "This is a test of the way from APSS"
 
 func (s *System) shown(r *Receiver, m standin.Message) {
-	if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+	if r.Incidents == nil {
+		// A program got an alert, which is in its books by id.
+	} else if d := digest.FindStringSubmatch(m.Title); d != nil {
+		r.Incidents.Listed(number(d[1]), number(d[2]))
+	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
 		r.Incidents.Told(incident, m.ID, n)
 	}
 	if s.watch.Shown != nil {

@@ -27,7 +27,7 @@ type Watcher struct {
 	Alerted   func(a *event.Alert, at time.Time) // seen on the topic of alerts
 
 	AlertDelivered func(a *event.Alert, at time.Time)       // accepted by Sweet Security's stand-in
-	Shown          func(receiver string, m standin.Message) // new, or changed, where people read
+	Shown          func(receiver string, m standin.Message) // new, or changed, at a stand-in that shows
 }
 
 // ledgerCapacity events are followed by their id.
@@ -86,7 +86,9 @@ func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
 	if s.Broker, err = broker.Start(ctx, o); err != nil {
 		return nil, err
 	}
-	s.newReceivers()
+	if err := s.newReceivers(); err != nil {
+		return nil, err
+	}
 	if err := s.startReceivers(); err != nil {
 		return nil, err
 	}
@@ -124,6 +126,7 @@ func (s *System) StartFunctions(ctx context.Context) error {
 		"APSS_LOCAL=true",
 		"APSS_INTEGRATIONS=" + document,
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
+		"HEALTH_CANARY_EVERY=0s", // the books follow every event on the topic, and a canary ends at who did not ask for it
 		"FORWARD_CALL_TIMEOUT=" + s.Config.CallTimeout.String(),
 	})
 	s.mu.Lock()

@@ -16,7 +16,8 @@ type Receiver struct {
 	Held             int    // messages of its subscriptions
 	LastFailure      string // of a push
 	Faults           string // switched, in words
-	People           bool   // it shows messages
+	People           bool   // its books are of incidents
+	Shows            bool   // it shows messages
 	Messages         []standin.Message
 }
 
@@ -31,7 +32,7 @@ func receivers(s *system.System) []Receiver {
 	for _, r := range s.Receivers() {
 		v := Receiver{
 			Name: r.Name, Kind: r.Kind, Addr: r.Addr, Alerts: r.Balance(), Held: r.Held(), Faults: r.Switches.Faults().String(),
-			People: r.Board != nil,
+			People: r.Incidents != nil, Shows: r.Board != nil,
 		}
 		for _, p := range r.Pushes {
 			if stats := p.Stats(); stats.Held > 0 && stats.LastFailure != "" {
@@ -79,7 +80,7 @@ func receiverLines(now State, st Style) []string {
 func messageLines(now State, st Style) []string {
 	var lines []string
 	for _, r := range now.Receivers {
-		if !r.People {
+		if !r.Shows {
 			continue
 		}
 		lines = append(lines, "", st.paint(bold, cut(r.Kind+" shows", st.Width)))

@@ -100,13 +100,13 @@ func state(t *testing.T) (before, now State) {
 				LastFailure: "HTTP status 503", Faults: standin.Faults{Status: 503, For: standin.Duration(3 * time.Second), Refuse: "\x1b[0m"}.String(),
 			},
 			{
-				Name: "slack", Kind: "Slack", Addr: "127.0.0.1:5", Alerts: system.Balance{Published: 9, Delivered: 6, Waiting: 3, Twice: 1}, People: true,
+				Name: "slack", Kind: "Slack", Addr: "127.0.0.1:5", Alerts: system.Balance{Published: 9, Delivered: 6, Waiting: 3, Twice: 1}, People: true, Shows: true,
 				Messages: []standin.Message{
 					{At: at, Title: "A shell\x1b[2J", Text: "A shell\x1b[2J\nCluster: \u202elocal\n" + strings.Repeat("日本\n", 40), Edits: 2, Thread: []string{"Again\a"}},
 					{At: at, Title: "A miner", Text: "A miner\nwith more", State: "resolved"},
 				},
 			},
-			{Name: "pagerduty", Kind: "PagerDuty", Addr: "127.0.0.1:6", People: true},
+			{Name: "pagerduty", Kind: "PagerDuty", Addr: "127.0.0.1:6", People: true, Shows: true},
 		},
 		Arrivals: []system.Arrival{{Event: hostile, At: at}, {Event: dialled, At: at}, {Event: event.Raw("{\x1b"), At: at},
 			{Event: encode(&event.Event{ID: event.NewID(), Type: event.AgentHeartbeat, AgentID: "local/n"}), At: at}},

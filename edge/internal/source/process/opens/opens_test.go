@@ -2,11 +2,13 @@ package opens
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,6 +124,14 @@ func TestRealOpens(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	self := int32(cmd.Process.Pid)
+	// Start returns when execve has closed what it closes; the environment is placed a little later.
+	environ, tick := fmt.Sprint("/proc/", self, "/environ"), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); len(pathOf(environ)) == 0; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("its environment has no PATH")
+		}
+	}
 	w.Sync([]int32{self, self, 1 << 30})
 	st := w.Stats()
 	if st.Namespaces != 1 || st.Watches < 4 || st.Refused != 0 {
@@ -147,6 +157,30 @@ func TestRealOpens(t *testing.T) {
 	}
 	if got := opens(); len(got) != 1 || got[0].Proved {
 		t.Errorf("reading %s shows as %v", program, got)
+	}
+	// A lock beside the program is none, nor is what is gone again; neither takes the proof of a program's.
+	lock := filepath.Join(dir, "lock")
+	if err := os.WriteFile(lock, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("/bin/sh", "-c", `: <"$0"; "$1"; : >"$2"; rm "$2"`, lock, program, filepath.Join(dir, "brief")).Run(); err != nil {
+		t.Fatal(err)
+	}
+	inFolder := func() (all []string) {
+		t.Helper()
+		opens, _, err := w.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range opens {
+			if filepath.Dir(o.Path) == dir {
+				all = append(all, fmt.Sprint(filepath.Base(o.Path), o.Proved))
+			}
+		}
+		return all
+	}
+	if got, want := inFolder(), []string{"minetrue"}; !slices.Equal(got, want) {
+		t.Errorf("got %q opened, want %q", got, want)
 	}
 	if w.Sync([]int32{self}); w.Stats().Watches != st.Watches {
 		t.Errorf("got %d watches the second time, want %d", w.Stats().Watches, st.Watches)

@@ -82,6 +82,9 @@ func (w *Watcher) open(wd int32, mask uint32, name string) *Open {
 	switch p.kind {
 	case Program:
 		o.Path += "/" + name
+		if !w.mayRun(p, name, o.Path) {
+			return nil
+		}
 		if len(w.unread) == maxUnread {
 			w.unread = append(w.unread[:0], w.unread[1:]...)
 		}
@@ -91,6 +94,38 @@ func (w *Watcher) open(wd int32, mask uint32, name string) *Open {
 	case Cache:
 	}
 	return o
+}
+
+// mayRun reports whether what was opened may be a program: a regular file that somebody may execute. Folders of
+// executables hold more than those: locks, caches, what a package manager is unpacking. What has lost its name already
+// was none either, as a rule; should it have been, it counts as missed. Where nothing can be found out it may.
+func (w *Watcher) mayRun(p *place, name, path string) bool {
+	key := entry{p.file, name}
+	if w.runs[key] {
+		return true // as it was: a program that loses its mode or its name is rare, and one that runs again is not
+	}
+	root, err := unix.Open(w.rootOf(p.view), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true // who saw the folder has ended
+	}
+	defer func() { _ = unix.Close(root) }()
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return !errors.Is(err, unix.ENOENT)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return true
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 { // execve(2), EACCES
+		return false
+	}
+	if len(w.runs) == maxRuns {
+		clear(w.runs)
+	}
+	w.runs[key] = true
+	return true
 }
 
 // prove takes the newest open of a program in the namespace for the one that the loader was opened for.

@@ -16,6 +16,7 @@ import (
 const (
 	maxWatches = 4096
 	maxExtra   = 16 // folders of one namespace's PATH
+	maxRuns    = 4096
 )
 
 // Where programs are, each before the links to it, so that a path is the one that /proc/PID/exe shows.
@@ -39,6 +40,12 @@ type namespace string
 
 // file identifies what a watch is on.
 type file struct{ dev, ino uint64 }
+
+// entry is a name in a watched folder.
+type entry struct {
+	dir  file
+	name string
+}
 
 // place is one watch.
 type place struct {
@@ -70,7 +77,8 @@ type Watcher struct {
 	wds    map[file]int32
 	spaces map[namespace]uint64 // the last Sync that found it
 	turn   uint64
-	unread []*Open // opens of programs that a loader's may prove yet
+	unread []*Open        // opens of programs that a loader's may prove yet
+	runs   map[entry]bool // what is known to be executable, at most maxRuns
 	stats  Stats
 }
 
@@ -86,6 +94,7 @@ func New(proc string) (*Watcher, error) {
 	return &Watcher{
 		fd: fd, proc: proc, buf: make([]byte, 64<<10),
 		places: make(map[int32]*place), wds: make(map[file]int32), spaces: make(map[namespace]uint64),
+		runs: make(map[entry]bool),
 	}, nil
 }
 
@@ -143,7 +152,7 @@ func (w *Watcher) See(pid int32) {
 	if turn, known := w.spaces[space]; known && turn == w.turn {
 		return
 	}
-	root, err := unix.Open(filepath.Join(dir, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := unix.Open(w.rootOf(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
@@ -187,6 +196,11 @@ func pathOf(environ string) []string {
 		return paths
 	}
 	return nil
+}
+
+// rootOf returns where the root folder of a process is.
+func (w *Watcher) rootOf(pid int32) string {
+	return filepath.Join(w.proc, strconv.Itoa(int(pid)), "root")
 }
 
 // add watches one place below root. Links are followed as a process with that root would.

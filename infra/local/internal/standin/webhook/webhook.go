@@ -68,7 +68,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, body []byte, _ sta
 	defer s.mu.Unlock()
 	again := func(m *standin.Message) { m.Edits++ }
 	if !s.Board.Change(func(m *standin.Message) bool { return m.ID == id }, again) {
-		s.Board.Post(standin.Message{ID: id, Title: r.Method + " " + r.URL.Path, Text: shown(body)})
+		s.Board.Post(standin.Message{ID: id, Title: r.Method + " " + r.URL.Path + " " + id + ", signature valid", Text: shown(body)})
 	}
 	if s.Taken != nil {
 		s.Taken(id, body, time.Now())
