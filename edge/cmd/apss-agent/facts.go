@@ -17,7 +17,7 @@ const lookEvery = time.Minute
 type facts struct {
 	processes func() process.Stats
 	look      func() (tier.View, error)
-	moved     func(tier.Tier) // is told of another tier than before
+	moved     func(tier.View) // is told when rules may be covered otherwise than before
 	log       *slog.Logger
 
 	mu     sync.Mutex
@@ -43,11 +43,13 @@ func (f *facts) now() map[string]any {
 }
 
 func (f *facts) see(v tier.View) {
-	before := f.report.Tier
+	before, mixed := f.report.Tier, f.report.View.Mixed()
 	f.report.View, f.report.Tier, f.report.WhyNotMore = v, v.Tier(), v.Reasons()
 	if f.report.Tier != before {
 		f.log.Info("the agent sees more or less than before", "tier", f.report.Tier, "tier_before", before, "why_not_more", f.report.WhyNotMore)
-		f.moved(f.report.Tier)
+	}
+	if f.report.Tier != before || v.Mixed() != mixed {
+		f.moved(v)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestFacts(t *testing.T) {
 				{Sensor: "file", Name: "inotify", State: inUse},
 			}},
 			looked: time.Now(), look: func() (tier.View, error) { return seen, nil }, processes: func() process.Stats { return stats },
-			moved: func(to tier.Tier) { moved = append(moved, to) }, log: slog.New(slog.DiscardHandler),
+			moved: func(to tier.View) { moved = append(moved, to.Tier()) }, log: slog.New(slog.DiscardHandler),
 		}
 		want := map[string]any{"process/connector": "in use: all", "process/polling": "available", "file/inotify": "in use"}
 		if got := f.now(); got["tier"] != "pod-limited" || !cmp.Equal(want, got["mechanisms"]) {
@@ -43,7 +43,12 @@ func TestFacts(t *testing.T) {
 				t.Errorf("got tier %v, mechanisms (-want +got):\n%s", got["tier"], diff)
 			}
 		}
-		if diff := cmp.Diff([]tier.Tier{tier.SameUID}, moved); diff != "" {
+		seen.Exe = tier.Access{Tried: 3, Refused: 2} // and another user's processes
+		time.Sleep(lookEvery)
+		f.now()
+		time.Sleep(lookEvery)
+		f.now()
+		if diff := cmp.Diff([]tier.Tier{tier.SameUID, tier.SameUID}, moved); diff != "" {
 			t.Errorf("tiers told (-want +got):\n%s", diff)
 		}
 	})

@@ -114,7 +114,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	loading := loadRules(s, view.Tier(), tel.Meter(), tel.Logger())
+	loading := loadRules(s, view, tel.Meter(), tel.Logger())
 	defer func() { <-loading.done }()
 	publisher, err := newPublisher(ctx, s, stdout, dial)
 	if err != nil {
@@ -133,9 +133,9 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	found := &facts{
 		report: report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}, looked: time.Now(),
 		processes: x.processes.Stats, look: func() (tier.View, error) { return tier.Look(s.Proc) }, log: tel.Logger(),
-		moved: func(t tier.Tier) {
+		moved: func(v tier.View) {
 			if rules, err := loading.wait(); err == nil {
-				rules.See(t.Sight())
+				rules.See(v.Sights())
 			}
 		},
 	}

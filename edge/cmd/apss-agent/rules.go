@@ -17,14 +17,14 @@ type loading struct {
 	done   chan struct{}
 }
 
-// loadRules begins to load the rules that s names, for an agent at t: reading 104 rules takes as long as the rest of the
+// loadRules begins to load the rules that s names, for an agent with that view: reading 104 rules takes as long as the rest of the
 // start, which goes on meanwhile.
-func loadRules(s *settings, t tier.Tier, meter metric.Meter, log *slog.Logger) *loading {
+func loadRules(s *settings, v tier.View, meter metric.Meter, log *slog.Logger) *loading {
 	l := &loading{done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		l.engine, l.err = alerting.New(alerting.Config{
-			Pack: s.RulesPack, Dirs: s.RulesDirs, Sight: t.Sight(), Suppression: suppression.Config{Window: s.AlertWindow},
+			Pack: s.RulesPack, Dirs: s.RulesDirs, Sights: v.Sights(), Suppression: suppression.Config{Window: s.AlertWindow},
 			Meter: meter, Logger: log,
 		})
 	}()

@@ -214,7 +214,7 @@ func (g *Engine) bind(set *detect.Set, all []*detect.Rule, problems []string, be
 	}
 	b.named = byName(all)
 	b.loud = slices.DeleteFunc(append(set.Blind(), b.rules...), set.Silent) // the others are parts of these
-	b.coverage = cover(b.loud, b.named, g.config.Sight)
+	b.coverage = cover(b.loud, b.named, g.config.Sights)
 	correlated := related(b.rules, b.named)
 	if before != nil && slices.Equal(before.correlation.rules, correlated) {
 		b.correlation = before.correlation

@@ -23,17 +23,29 @@ type Coverage struct {
 // MaxWhy is how many rules a coverage explains: a heartbeat stays small where an agent sees little.
 const MaxWhy = 50
 
-// cover decides the coverage of rules, of correlations by the rules they come down to.
-func cover(all []*detect.Rule, named map[string]*detect.Rule, s detect.Sight) Coverage {
+// cover decides the coverage of rules, of correlations by the rules they come down to. Where there are several sights, a
+// rule that is not live in each is degraded, unless it is blind in all.
+func cover(all []*detect.Rule, named map[string]*detect.Rule, sights []detect.Sight) Coverage {
+	if len(sights) == 0 {
+		sights = []detect.Sight{{}} // everything
+	}
 	c := Coverage{BlindRules: map[string]string{}, DegradedRules: map[string]string{}}
 	type shaded struct{ id, why string }
 	var blind, degraded []shaded
 	for _, r := range all {
-		worst, why := detect.Live, ""
-		for _, part := range parts(r, named) {
-			if got := part.Coverage(s); got > worst {
-				worst, why = got, reason(part, s)
+		best, worst, why := detect.Blind, detect.Live, ""
+		for _, s := range sights {
+			here := detect.Live
+			for _, part := range parts(r, named) {
+				got := part.Coverage(s)
+				if here = max(here, got); got > worst {
+					worst, why = got, reason(part, s)
+				}
 			}
+			best = min(best, here)
+		}
+		if best < detect.Blind {
+			worst = min(worst, detect.Degraded)
 		}
 		switch worst {
 		case detect.Blind:

@@ -22,8 +22,8 @@ type Config struct {
 	Pack bool
 	// Dirs are folders of rules, each laid over those before.
 	Dirs []string
-	// Sight is what the agent's sensors see, for the coverage, until See is told better.
-	Sight detect.Sight
+	// Sights are what the agent's sensors see of each kind of process in view, for the coverage, until See is told better.
+	Sights []detect.Sight
 	// Suppression is for the repeats.
 	Suppression suppression.Config
 	// Poll is the time between two looks at Dirs that nothing asked for; 30 s when 0.
@@ -60,13 +60,13 @@ func New(c Config) (*Engine, error) {
 	return g, g.register(c.Meter)
 }
 
-// See takes another sight for the coverage.
-func (g *Engine) See(s detect.Sight) {
+// See takes other sights for the coverage.
+func (g *Engine) See(sights []detect.Sight) {
 	g.library.mu.Lock()
 	defer g.library.mu.Unlock()
-	g.config.Sight = s
+	g.config.Sights = sights
 	b := *g.book.Load()
-	b.coverage = cover(b.loud, b.named, s)
+	b.coverage = cover(b.loud, b.named, sights)
 	g.book.Store(&b)
 	g.log.Info("rules are covered anew", "live", b.coverage.Live, "degraded", b.coverage.Degraded, "blind", b.coverage.Blind)
 }

@@ -189,12 +189,11 @@ func TestRunTellsOfRepeats(t *testing.T) {
 	})
 }
 
-// Many sensors emit while the rules are read again and again: each event is judged, and each match told once.
 // The agent may find out later that it sees less: the rules in force stay, and what is said of them changes.
 func TestSee(t *testing.T) {
 	r := start(t, Config{Pack: true})
 	all, loaded := r.Coverage(), r.Summary()["loaded_at"]
-	r.See(detect.Sight{Type: func(e event.Type) bool { return e != event.ProcessExec }})
+	r.See([]detect.Sight{{Type: func(e event.Type) bool { return e != event.ProcessExec }}})
 	got := r.Coverage()
 	if got.Live+got.Degraded+got.Blind != all.Live+all.Degraded+all.Blind || got.Blind <= all.Blind {
 		t.Errorf("got %d live, %d degraded, %d blind; before %d, %d, %d", got.Live, got.Degraded, got.Blind, all.Live, all.Degraded, all.Blind)
@@ -207,6 +206,7 @@ func TestSee(t *testing.T) {
 	}
 }
 
+// Many sensors emit while the rules are read again and again: each event is judged, and each match told once.
 func TestConcurrentUseAndReloads(t *testing.T) {
 	dir := folder(t, map[string]string{"a.yml": rule("T-1", "bash", "high"), "c.yml": counting})
 	r := start(t, Config{Pack: true, Dirs: []string{dir}, Suppression: fiveMinutes()})

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/apss-sensor/apss/edge/internal/tier"
+	"github.com/apss-sensor/apss/shared/detect"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -36,16 +37,28 @@ func TestCoverage(t *testing.T) {
 			DegradedRules: map[string]string{"degraded": "not readable here: process.exe"},
 		},
 	} {
-		r := start(t, Config{Dirs: []string{dir}, Sight: at.Sight()})
+		r := start(t, Config{Dirs: []string{dir}, Sights: []detect.Sight{at.Sight()}})
 		if diff := cmp.Diff(want, r.Coverage()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", at, diff)
 		}
+	}
+	// What is seen of some processes and not of others makes no rule live, and none blind.
+	want := Coverage{
+		Live: 1, Degraded: 3, Blind: 2,
+		BlindRules: map[string]string{"dark": "filled by no sensor: Hashes", "admission": "not seen here: admission_pod, admission_exec"},
+		DegradedRules: map[string]string{
+			"blind": "not readable here: process.exe", "many": "not readable here: process.exe", "degraded": "not readable here: process.exe",
+		},
+	}
+	r := start(t, Config{Dirs: []string{dir}, Sights: []detect.Sight{tier.SameUID.Sight(), tier.Limited.Sight()}})
+	if diff := cmp.Diff(want, r.Coverage()); diff != "" {
+		t.Errorf("two sights (-want +got):\n%s", diff)
 	}
 }
 
 func TestThePackAtEveryTier(t *testing.T) {
 	for _, at := range []tier.Tier{tier.Node, tier.PodFull, tier.SameUID, tier.Limited} {
-		c := start(t, Config{Pack: true, Sight: at.Sight()}).Coverage()
+		c := start(t, Config{Pack: true, Sights: []detect.Sight{at.Sight()}}).Coverage()
 		if got := c.Live + c.Degraded + c.Blind; got < 100 {
 			t.Errorf("%s: got %d rules, want the pack", at, got)
 		}
@@ -126,7 +139,7 @@ func TestMetrics(t *testing.T) {
 
 // A heartbeat with it must be an event like any other.
 func TestSummaryEncodes(t *testing.T) {
-	r := start(t, Config{Pack: true, Sight: tier.Limited.Sight()})
+	r := start(t, Config{Pack: true, Sights: []detect.Sight{tier.Limited.Sight()}})
 	e := &event.Event{Metadata: map[string]any{"rules": r.Summary()}}
 	data := e.AppendJSON(nil)
 	if _, err := event.Decode(data); err != nil || strings.Contains(string(data), `"!`) {

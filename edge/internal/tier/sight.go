@@ -21,6 +21,22 @@ func (t Tier) Sight() detect.Sight {
 	return s
 }
 
+// Sights are what the sensors fill of each kind of process in v: where another user's are in view besides the agent's own, of
+// those what Limited sees.
+func (v View) Sights() []detect.Sight {
+	t := v.Tier()
+	if v.Mixed() {
+		return []detect.Sight{t.Sight(), Limited.Sight()}
+	}
+	return []detect.Sight{t.Sight()}
+}
+
+// idle are processes of another user that a pod has in any case: the pause container's.
+const idle = 1
+
+// Mixed reports whether v is SameUID and there is more in it than the agent's user's.
+func (v View) Mixed() bool { return v.Tier() == SameUID && v.Exe.Refused-v.Hide > idle }
+
 // limitedField is what may be read of a process without its consent: proc(5), "ptrace access mode". The names of the
 // programs come from their command lines.
 func limitedField(typ event.Type, name string) bool {

@@ -36,3 +36,19 @@ func TestSight(t *testing.T) {
 		}
 	}
 }
+
+// TestSights: another user's processes beside the pause container's are out of sight.
+func TestSights(t *testing.T) {
+	own := View{Shared: true, SameUID: Access{Tried: 2}, Exe: Access{Tried: 3, Refused: 1}}
+	crowd, hidden := own, own
+	crowd.Exe.Refused = 2
+	hidden.Exe.Refused, hidden.Hide = 2, 1
+	for name, tt := range map[string]struct {
+		view View
+		want int
+	}{"the agent's user and pause": {own, 1}, "others too": {crowd, 2}, "one of its own hides": {hidden, 1}, "limited": {View{Exe: Access{Tried: 9, Refused: 9}}, 1}} {
+		if got := len(tt.view.Sights()); got != tt.want {
+			t.Errorf("%s: got %d sights, want %d", name, got, tt.want)
+		}
+	}
+}
