@@ -178,7 +178,7 @@ func (r *rig) whole() (twice int64) {
 
 // TestReceiversFail: all receivers do the same for a while, under load; afterwards all of it is there.
 func TestReceiversFail(t *testing.T) {
-	const lasts = standin.Duration(2 * time.Second)
+	const lasts = standin.Duration(time.Second)
 	for name, tt := range map[string]struct {
 		faults standin.Faults
 		may    bool // come twice: the receiver took it and did not say so
