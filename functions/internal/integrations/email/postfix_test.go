@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ import (
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-// postfix is a mail server of the distribution, in a folder of its own, on ports of this machine's loopback.
+// postfix is a mail server of the distribution, in a folder of its own, listening there.
 type postfix struct {
 	starttls, implicit uint16
 	roots              *x509.CertPool
@@ -104,33 +106,49 @@ smtpd_tls_key_file = %[1]s/etc/key.pem
 smtpd_tls_security_level = may
 smtpd_relay_restrictions = reject_unauth_destination
 `, dir, uid, gid))
-	// Postfix takes no port of the kernel's choice; one that was free a moment ago may be taken by now.
-	var log []byte
-	for range 5 {
-		p.starttls, p.implicit = freePort(t), freePort(t)
-		if log = p.run(t, program, dir); log == nil {
-			return p
-		}
-	}
-	t.Fatalf("Postfix does not start:\n%s", log)
-	return nil
+	p.run(t, program, dir)
+	p.starttls, p.implicit = entrance(t, filepath.Join(dir, "spool/public/starttls")), entrance(t, filepath.Join(dir, "spool/public/implicit"))
+	return p
 }
 
-func freePort(t *testing.T) uint16 {
+// entrance is a port that leads to a socket of the file system. Postfix would take a port that was free a moment ago;
+// this one stays ours.
+func entrance(t *testing.T, socket string) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("unix", socket)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			pass := func(to, from net.Conn) {
+				_, _ = io.Copy(to, from)
+				in.Close()
+				out.Close()
+			}
+			wg.Go(func() { pass(in, out) })
+			wg.Go(func() { pass(out, in) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
-// run starts Postfix for the rest of the test. When it does not come up, run returns what it said.
-func (p *postfix) run(t *testing.T, program, dir string) []byte {
+// run starts Postfix for the rest of the test.
+func (p *postfix) run(t *testing.T, program, dir string) {
 	t.Helper()
-	write(t, filepath.Join(dir, "etc", "master.cf"), fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
-127.0.0.1:%d inet n - n - - smtpd -o smtpd_tls_wrappermode=yes
+	write(t, filepath.Join(dir, "etc", "master.cf"), `starttls unix n - n - - smtpd
+implicit unix n - n - - smtpd -o smtpd_tls_wrappermode=yes
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -154,7 +172,7 @@ virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
-`, p.starttls, p.implicit))
+`)
 	out, err := os.Create(filepath.Join(dir, "out")) // a file, since daemons keep it open
 	if err != nil {
 		t.Fatal(err)
@@ -172,43 +190,32 @@ postlog unix-dgram n - n - 1 postlogd
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
-	stop := func() {
+	t.Cleanup(func() {
 		// Its master leads a session of its own, with the daemons. This ends them all, and waits for it.
 		if said, err := exec.Command(program, "-c", filepath.Join(dir, "etc"), "stop").CombinedOutput(); err != nil {
 			t.Logf("stopping Postfix: %v: %s", err, said)
 			_ = cmd.Process.Kill()
 		}
 		<-ended
-	}
-	up := wait(func() bool {
+		if t.Failed() {
+			t.Logf("Postfix said:\n%s", said())
+		}
+	})
+	if !wait(func() bool {
 		select {
 		case <-ended:
-			return true
+			t.Fatal("Postfix does not start")
 		default:
 		}
-		c, err := net.Dial("tcp", "127.0.0.1:"+port(p.implicit))
+		c, err := net.Dial("unix", filepath.Join(dir, "spool/public/implicit"))
 		if err != nil {
 			return false
 		}
 		c.Close()
 		return true
-	})
-	select {
-	case <-ended:
-		up = false
-	default:
+	}) {
+		t.Fatal("Postfix does not come up")
 	}
-	if !up {
-		stop()
-		return said()
-	}
-	t.Cleanup(func() {
-		stop()
-		if t.Failed() {
-			t.Logf("Postfix said:\n%s", said())
-		}
-	})
-	return nil
 }
 
 func write(t *testing.T, path, content string) {

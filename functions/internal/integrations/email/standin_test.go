@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -195,5 +194,3 @@ func (s *standIn) seen() (steps, mails []string) {
 	defer s.mu.Unlock()
 	return append([]string(nil), s.steps...), append([]string(nil), s.mails...)
 }
-
-func port(n uint16) string { return strconv.Itoa(int(n)) }
