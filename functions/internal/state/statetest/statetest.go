@@ -56,7 +56,8 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 }
 
 // base is a time far enough ahead that nothing expires meanwhile, and whole, so that a store may keep milliseconds only.
-func base() time.Time { return time.Now().Add(time.Hour).Truncate(time.Second) }
+// It is the same for the whole run: records are compared that were made a second apart.
+var base = sync.OnceValue(func() time.Time { return time.Now().Add(time.Hour).Truncate(time.Second) }) //nolint:gochecknoglobals // it never changes
 
 func put(t *testing.T, s state.Store, collection, key string, r state.Record) {
 	t.Helper()
