@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/apss-sensor/apss/edge/internal/agent"
@@ -30,7 +31,8 @@ type sensors struct {
 	files      *file.Sensor
 	processes  *process.Sensor
 	sockets    *network.Sensor
-	containers *pods.Directory // nil until sources
+	containers *pods.Directory // nil until sources: where is not to be asked before
+	where      *cgroup.Reader
 	views      chan []file.Root
 	proc       string
 	log        *slog.Logger
@@ -42,7 +44,7 @@ func newSensors(s *settings, log *slog.Logger) (*sensors, error) {
 		log.Warn("making STATE_DIR: changes made while no agent runs will not be seen", "error", err)
 	}
 	x := &sensors{views: make(chan []file.Root), proc: s.Proc, log: log}
-	where := cgroup.NewReader(s.Proc, func(c cgroup.Container) { x.containers.Seen(c) })
+	x.where = cgroup.NewReader(s.Proc, func(c cgroup.Container) { x.containers.Seen(c) })
 	cut := redact.Redactor{}
 	if s.HashRedacted {
 		cut = redact.WithHashes()
@@ -51,7 +53,7 @@ func newSensors(s *settings, log *slog.Logger) (*sensors, error) {
 	x.processes, errs[0] = process.New(process.Config{
 		Interval: s.ProcInterval, Proc: s.Proc, Mechanisms: s.Mechanisms, Env: s.env(), Redact: cut, Logger: log.With("sensor", "process"),
 		Container: func(pid int32, start uint64) (*event.Container, bool) {
-			c, ok := where.Of(pid, start)
+			c, ok := x.where.Of(pid, start)
 			if c.ID == "" {
 				return nil, ok
 			}
@@ -61,7 +63,7 @@ func newSensors(s *settings, log *slog.Logger) (*sensors, error) {
 	x.files, errs[1] = file.New(file.Config{
 		Paths: s.watchPaths(), Logs: s.logPaths(), ReadPaths: s.readPaths(), Exclude: []string{s.SpoolDir, s.StateDir},
 		StateFile: filepath.Join(s.StateDir, "files"), Root: s.Root, Proc: s.Proc,
-		Roots: func(context.Context) <-chan []file.Root { return x.views }, Recent: recent(s.Root, x.processes, ownContainer(where)),
+		Roots: func(context.Context) <-chan []file.Root { return x.views }, Recent: recent(s.Root, x.processes, sync.OnceValue(func() string { return ownContainer(x.where) })),
 		Redact: cut.Text, NoDiff: s.NoDiff, Logger: log.With("sensor", "file"),
 	})
 	if err := errors.Join(errs[:]...); err != nil {
@@ -118,12 +120,12 @@ func ownContainer(where *cgroup.Reader) string {
 
 // recent tells the file sensor which programs began lately. What runs beside the agent in the container own sees the
 // files under root as the agent does when that is the agent's own, so that its container is none to be told apart.
-func recent(root string, processes *process.Sensor, own string) func() []file.Began {
+func recent(root string, processes *process.Sensor, own func() string) func() []file.Began {
 	return func() []file.Began {
 		programs := processes.Recent()
 		out := make([]file.Began, len(programs))
 		for i, p := range programs {
-			if root == "/" && p.Container == own {
+			if root == "/" && p.Container == own() {
 				p.Container = ""
 			}
 			out[i] = file.Began(p)

@@ -3,7 +3,12 @@ package main
 import (
 	stdcmp "cmp"
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +19,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"github.com/apss-sensor/apss/edge/internal/identity/pods"
 	"github.com/apss-sensor/apss/edge/internal/source/file"
 	"github.com/apss-sensor/apss/edge/internal/source/network"
 	"github.com/apss-sensor/apss/edge/internal/source/process"
@@ -122,5 +128,36 @@ func TestFigures(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("got no figures %v", want)
+	}
+}
+
+// TestInAContainer: an agent that runs in a container finds that out before it knows what the node's containers are called.
+func TestInAContainer(t *testing.T) {
+	proc := t.TempDir()
+	id := strings.Repeat("ab", 32)
+	for name, text := range map[string]string{
+		"cgroup":    "0::/kubepods.slice/kubepods-pod9352e33c_8be8_4ee2_8bd2_ce84181b86e9.slice/cri-containerd-" + id + ".scope\n",
+		"mountinfo": "", "stat": fmt.Sprintf("%d (agent) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 7 0 0\n", os.Getpid()),
+	} {
+		file := filepath.Join(proc, strconv.Itoa(os.Getpid()), name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := load([]string{"PUBLISHER=stdout", "STATE_DIR=" + t.TempDir(), "HOST_PROC=" + proc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := newSensors(s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	containers := pods.NewOwn(pods.Own{Name: "p", Namespace: "n"}, slog.New(slog.DiscardHandler))
+	x.sources(containers, func() any { return nil })
+	if got := ownContainer(x.where); got != id {
+		t.Errorf("got container %q, want %s", got, id)
 	}
 }

@@ -92,7 +92,7 @@ func startPair(t *testing.T, container func(int32, uint64) (*event.Container, bo
 	}
 	views := make(chan []file.Root)
 	c.Roots = func(context.Context) <-chan []file.Root { return views }
-	c.Recent, c.Redact = recent("/", processes, ""), redact.Redactor{}.Text
+	c.Recent, c.Redact = recent("/", processes, func() string { return "" }), redact.Redactor{}.Text
 	c.Logger = slog.New(slog.DiscardHandler)
 	files, err := file.New(c)
 	if err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func TestNodeAgentNamesWhatItSees(t *testing.T) {
 			var ran, beat *event.Event
 			c.lines(test.name, "agent", func(line []byte) bool {
 				var e event.Event
-				if line[0] != '{' || json.Unmarshal(line, &e) != nil || e.ID == "" {
+				if !bytes.HasPrefix(line, []byte{'{'}) || json.Unmarshal(line, &e) != nil || e.ID == "" {
 					return false // the log
 				}
 				switch {
