@@ -98,20 +98,6 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	return &Store{Updater: swap.New(t, timeout), table: t, timeout: timeout}, nil
 }
 
-// Get implements [state.Store].
-func (s *Store) Get(ctx context.Context, collection, key string) (state.Record, error) {
-	if err := state.Check(ctx, key); err != nil {
-		return state.Record{}, err
-	}
-	short, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	e, err := s.table.Read(short, collection, key)
-	if err != nil && short.Err() != nil {
-		return state.Record{}, state.Down(ctx, err)
-	}
-	return e.Record, err
-}
-
 // Due implements [state.Store].
 func (s *Store) Due(ctx context.Context, collection string, now time.Time, limit int) ([]string, error) {
 	if err := ctx.Err(); err != nil || limit <= 0 {

@@ -1,4 +1,4 @@
-// Package swap makes the Update of a [state.Store] from a table whose records can be replaced when they still are what
+// Package swap makes the Get and the Update of a [state.Store] from a table whose records can be replaced when they still are what
 // they were: compare and swap, without locks, so that an instance that stops in the middle holds up nobody.
 //
 // Changes that one instance makes to a record at the same time go in one write: a hundred alerts of one incident cost a
@@ -37,7 +37,7 @@ type Entry struct {
 // errClosed is the answer after Close.
 var errClosed = errors.New("the state store is closed")
 
-// Updater is the Update of a store. Safe for concurrent use.
+// Updater is the Get and the Update of a store. Safe for concurrent use.
 type Updater struct {
 	table   Table
 	timeout time.Duration
@@ -59,7 +59,7 @@ type call struct {
 	done   chan struct{} // closed when err stands
 }
 
-// New returns an Updater whose reads and writes for a change may take as long as timeout.
+// New returns an Updater whose read, or reads and writes for a change, may take as long as timeout.
 func New(t Table, timeout time.Duration) *Updater {
 	return &Updater{table: t, timeout: timeout, next: map[place][]*call{}}
 }
@@ -70,6 +70,20 @@ func (u *Updater) Close() {
 	u.closed = true
 	u.mu.Unlock()
 	u.wg.Wait()
+}
+
+// Get implements [state.Store].
+func (u *Updater) Get(ctx context.Context, collection, key string) (state.Record, error) {
+	if err := state.Check(ctx, key); err != nil {
+		return state.Record{}, err
+	}
+	short, cancel := context.WithTimeout(ctx, u.timeout)
+	defer cancel()
+	e, err := u.table.Read(short, collection, key)
+	if err != nil && short.Err() != nil {
+		return state.Record{}, state.Down(ctx, err)
+	}
+	return e.Record, err
 }
 
 // Update implements [state.Store]. change is called by another goroutine, and not after Update has returned.
