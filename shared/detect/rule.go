@@ -169,6 +169,23 @@ func (r *Rule) RefersTo() []string {
 	return slices.Clone(r.correlation.rules)
 }
 
+// Parts returns the rules that r comes down to: itself, or those that a correlation refers to, and theirs. Find returns the
+// rule of an id or name, nil when there is none.
+func (r *Rule) Parts(find func(name string) *Rule) []*Rule {
+	all := []*Rule{r}
+	for i := 0; i < len(all); i++ {
+		if all[i].correlation == nil {
+			continue
+		}
+		for _, name := range all[i].correlation.rules {
+			if part := find(name); part != nil && !slices.Contains(all, part) {
+				all = append(all, part)
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(r *Rule) bool { return r.Kind == Correlation })
+}
+
 // Coverage says how much of a rule can work.
 type Coverage uint8
 

@@ -32,11 +32,12 @@ func cover(all []*detect.Rule, named map[string]*detect.Rule, sights []detect.Si
 	c := Coverage{BlindRules: map[string]string{}, DegradedRules: map[string]string{}}
 	type shaded struct{ id, why string }
 	var blind, degraded []shaded
+	find := func(name string) *detect.Rule { return named[name] }
 	for _, r := range all {
-		best, worst, why := detect.Blind, detect.Live, ""
+		best, worst, why, parts := detect.Blind, detect.Live, "", r.Parts(find)
 		for _, s := range sights {
 			here := detect.Live
-			for _, part := range parts(r, named) {
+			for _, part := range parts {
 				got := part.Coverage(s)
 				if here = max(here, got); got > worst {
 					worst, why = got, reason(part, s)
@@ -72,19 +73,6 @@ func cover(all []*detect.Rule, named map[string]*detect.Rule, sights []detect.Si
 		}
 	}
 	return c
-}
-
-// parts are the detection rules that r comes down to: itself, or those that a correlation refers to.
-func parts(r *detect.Rule, named map[string]*detect.Rule) []*detect.Rule {
-	all := []*detect.Rule{r}
-	for i := 0; i < len(all); i++ {
-		for _, name := range all[i].RefersTo() {
-			if part := named[name]; part != nil && !slices.Contains(all, part) {
-				all = append(all, part)
-			}
-		}
-	}
-	return slices.DeleteFunc(all, func(r *detect.Rule) bool { return r.Kind != detect.Detection })
 }
 
 // reason says what a rule misses.

@@ -72,7 +72,7 @@ func Explain(w io.Writer, rules []*detect.Rule, name string, now time.Time) erro
 		return nil
 	}
 	section("ATT&CK", strings.Join(append(slices.Clone(r.Tactics), r.Techniques...), ", "))
-	parts := partsOf(rules, r)
+	parts := r.Parts(func(name string) *detect.Rule { return find(rules, name) })
 	for _, part := range parts {
 		needs := part.Needs()
 		of := ""
@@ -131,19 +131,6 @@ func find(rules []*detect.Rule, name string) *detect.Rule {
 		}
 	}
 	return nil
-}
-
-// partsOf returns the detection rules that r comes down to: itself, or those that a correlation refers to.
-func partsOf(rules []*detect.Rule, r *detect.Rule) []*detect.Rule {
-	all := []*detect.Rule{r}
-	for i := 0; i < len(all); i++ {
-		for _, name := range all[i].RefersTo() {
-			if part := find(rules, name); part != nil && !slices.Contains(all, part) {
-				all = append(all, part)
-			}
-		}
-	}
-	return slices.DeleteFunc(all, func(r *detect.Rule) bool { return r.Kind == detect.Correlation })
 }
 
 // coverage is the worst of the parts'.
