@@ -16,8 +16,9 @@ import (
 // genuine reports whether the container and volumes of our name in object are those that we would write for it: a pod
 // that was injected comes again when a later webhook changed it, or when it is created from a copy.
 func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c decide.Cluster) bool {
-	init, main, err := pod.RawContainers(object, decide.Sidecar)
-	if err != nil || len(init)+len(main) != 1 {
+	theirs, err := pod.Named(object, decide.Sidecar, decide.SpoolVolume, decide.TokenVolume)
+	containers := slices.Concat(theirs.InitContainers, theirs.Containers)
+	if err != nil || len(containers) != 1 {
 		return false
 	}
 	bare := *p // as it was before
@@ -25,16 +26,15 @@ func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c de
 	bare.Spec.Containers = without(p.Spec.Containers, func(c pod.Container) string { return c.Name })
 	bare.Spec.Volumes = without(p.Spec.Volumes, func(v pod.Volume) string { return v.Name })
 	d := decide.Pod(&bare, ns, &in.decide, c)
-	if d.Reason != decide.Injected || d.Native != (len(init) == 1) {
+	if d.Reason != decide.Injected || d.Native != (len(theirs.InitContainers) == 1) {
 		return false
 	}
 	t := in.forms[form{d.Tier, d.Native}]
-	if !covers(t.fill(nil, d.UID, d.GID, d.Workload), append(init, main...)[0]) {
+	if !covers(t.fill(nil, d.UID, d.GID, d.Workload), containers[0]) {
 		return false
 	}
-	for i, name := range [...]string{decide.SpoolVolume, decide.TokenVolume} {
-		raw, err := pod.RawVolume(object, name)
-		if err != nil || !covers(in.volumes[i], raw) {
+	for _, ours := range in.volumes {
+		if !slices.ContainsFunc(theirs.Volumes, func(v jsontext.Value) bool { return covers(ours, v) }) {
 			return false
 		}
 	}

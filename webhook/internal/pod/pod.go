@@ -1,6 +1,5 @@
-// Package pod is the part of a Kubernetes pod that says whether and how an agent goes beside its containers, and what of
-// it an auditor wants to know. The rest of a pod is passed over and never written again: a patch adds, so that no field
-// that we don't know is lost.
+// Package pod is the part of a Kubernetes pod that says whether and how an agent goes beside its containers. The
+// rest of a pod is passed over and never written again: a patch adds, so that no field that we don't know is lost.
 //
 // Objects come from an API server, but its users wrote them: what is read is bounded by the size of the review, and
 // nothing here fails on a value that the API server would refuse later.
@@ -10,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,8 +26,6 @@ type Pod struct {
 // Metadata is a pod's.
 type Metadata struct {
 	Name            string       `json:"name"`
-	GenerateName    string       `json:"generateName"`
-	Namespace       string       `json:"namespace"`
 	Labels          Labels       `json:"labels"`
 	Annotations     *Annotations `json:"annotations"` // nil: there is no object to add to
 	OwnerReferences []Owner      `json:"ownerReferences"`
@@ -61,7 +59,6 @@ type Owner struct {
 type Spec struct {
 	HostNetwork           bool         `json:"hostNetwork"`
 	HostPID               bool         `json:"hostPID"`
-	HostIPC               bool         `json:"hostIPC"`
 	ShareProcessNamespace *bool        `json:"shareProcessNamespace"`
 	RestartPolicy         string       `json:"restartPolicy"`
 	OS                    OS           `json:"os"`
@@ -69,7 +66,6 @@ type Spec struct {
 	SecurityContext       Security     `json:"securityContext"`
 	InitContainers        []Container  `json:"initContainers"`
 	Containers            []Container  `json:"containers"`
-	EphemeralContainers   []Container  `json:"ephemeralContainers"`
 	Volumes               []Volume     `json:"volumes"`
 }
 
@@ -85,41 +81,25 @@ type NodeSelector struct {
 
 // Security is a pod's securityContext.
 type Security struct {
-	RunAsUser    *int64 `json:"runAsUser"`
-	RunAsGroup   *int64 `json:"runAsGroup"`
-	RunAsNonRoot *bool  `json:"runAsNonRoot"`
+	RunAsUser  *int64 `json:"runAsUser"`
+	RunAsGroup *int64 `json:"runAsGroup"`
 }
 
 // Container is one of a pod's, of any sort.
 type Container struct {
 	Name            string            `json:"name"`
-	Image           string            `json:"image"`
-	RestartPolicy   string            `json:"restartPolicy"`
 	SecurityContext ContainerSecurity `json:"securityContext"`
 }
 
 // ContainerSecurity is a container's securityContext.
 type ContainerSecurity struct {
-	Privileged   bool         `json:"privileged"`
-	RunAsUser    *int64       `json:"runAsUser"`
-	RunAsGroup   *int64       `json:"runAsGroup"`
-	Capabilities Capabilities `json:"capabilities"`
-}
-
-// Capabilities are those added to the runtime's.
-type Capabilities struct {
-	Add []string `json:"add"`
+	RunAsUser  *int64 `json:"runAsUser"`
+	RunAsGroup *int64 `json:"runAsGroup"`
 }
 
 // Volume is one of a pod's.
 type Volume struct {
-	Name     string    `json:"name"`
-	HostPath *HostPath `json:"hostPath"`
-}
-
-// HostPath is a folder or file of the node.
-type HostPath struct {
-	Path string `json:"path"`
+	Name string `json:"name"`
 }
 
 // Parse reads a pod. Unknown members are passed over, null counts as missing.
@@ -163,53 +143,28 @@ func (p *Pod) Workload() string {
 	})
 }
 
-// RawContainers returns the containers of a pod of that name as they are written, init containers first.
-func RawContainers(object []byte, name string) (init, main []jsontext.Value, err error) {
+// Raw are containers and volumes as they are written.
+type Raw struct{ InitContainers, Containers, Volumes []jsontext.Value }
+
+// Named returns the containers of a name and the volumes of some that are in object.
+func Named(object []byte, container string, volumes ...string) (Raw, error) {
 	var p struct {
 		Spec struct {
 			InitContainers []jsontext.Value `json:"initContainers"`
 			Containers     []jsontext.Value `json:"containers"`
+			Volumes        []jsontext.Value `json:"volumes"`
 		} `json:"spec"`
 	}
 	if err := json.Unmarshal(object, &p); err != nil {
-		return nil, nil, fmt.Errorf("reading the pod's containers: %w", err)
+		return Raw{}, fmt.Errorf("reading the pod's containers and volumes: %w", err)
 	}
-	pick := func(all []jsontext.Value) (some []jsontext.Value) {
-		for _, raw := range all {
-			if named(raw) == name {
-				some = append(some, raw)
+	pick := func(all []jsontext.Value, names ...string) []jsontext.Value {
+		return slices.DeleteFunc(all, func(raw jsontext.Value) bool {
+			var v struct {
+				Name string `json:"name"`
 			}
-		}
-		return some
+			return json.Unmarshal(raw, &v) != nil || !slices.Contains(names, v.Name)
+		})
 	}
-	return pick(p.Spec.InitContainers), pick(p.Spec.Containers), nil
-}
-
-// RawVolume returns the volume of that name as it is written, nil when there is none.
-func RawVolume(object []byte, name string) (jsontext.Value, error) {
-	var p struct {
-		Spec struct {
-			Volumes []jsontext.Value `json:"volumes"`
-		} `json:"spec"`
-	}
-	if err := json.Unmarshal(object, &p); err != nil {
-		return nil, fmt.Errorf("reading the pod's volumes: %w", err)
-	}
-	for _, raw := range p.Spec.Volumes {
-		if named(raw) == name {
-			return raw, nil
-		}
-	}
-	return nil, nil
-}
-
-// named returns the name in raw.
-func named(raw jsontext.Value) string {
-	var v struct {
-		Name string `json:"name"`
-	}
-	if json.Unmarshal(raw, &v) != nil {
-		return ""
-	}
-	return v.Name
+	return Raw{pick(p.Spec.InitContainers, container), pick(p.Spec.Containers, container), pick(p.Spec.Volumes, volumes...)}, nil
 }
