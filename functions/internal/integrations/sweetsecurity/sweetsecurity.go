@@ -21,12 +21,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/apss-sensor/apss/functions/internal/credential"
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/shared/event"
 	"github.com/apss-sensor/apss/shared/httpx"
@@ -117,63 +117,70 @@ func loopback(host string) bool {
 
 // Check implements [integration.Integration].
 func (c *Client) Check(ctx context.Context) (integration.Status, error) {
-	answer, key, err := c.call(ctx, func() (*http.Request, error) {
-		return http.NewRequestWithContext(ctx, http.MethodGet, c.health, nil)
+	return credential.Use(ctx, c.key, keyName, func(key secret.Value) (integration.Status, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.health, nil)
+		if err != nil {
+			return integration.Status{}, unmade(err)
+		}
+		answer, err := c.send(ctx, request, key)
+		if err != nil {
+			return integration.Status{}, err
+		}
+		return integration.Status{Latency: answer.Elapsed}, nil
 	})
-	if err != nil {
-		return integration.Status{}, redact(err, key)
-	}
-	return integration.Status{Latency: answer.Elapsed}, nil
 }
 
 // SendEvents implements [integration.EventSink].
 func (c *Client) SendEvents(ctx context.Context, events []event.Raw) error {
-	id := idempotencyKey(events)
 	open := func() io.Reader { return &body{events: events} }
-	answer, key, err := c.post(ctx, c.batch, open, bodyLen(events), id)
-	if err != nil {
-		return redact(err, key)
-	}
-	rejected := c.rejected(ctx, answer)
-	if len(rejected) > 0 {
-		return redact(&outcome.Error{
+	return c.post(ctx, c.batch, open, bodyLen(events), idempotencyKey(events), func(answer *httpx.Response) error {
+		rejected := c.rejected(ctx, answer)
+		if len(rejected) == 0 {
+			return nil
+		}
+		return &outcome.Error{
 			Class: outcome.Partial, Status: answer.Status, Rejected: rejected,
 			Reason: fmt.Sprintf("%d of %d events rejected", len(rejected), len(events)),
-		}, key)
-	}
-	return nil
+		}
+	})
 }
 
 // SendAlert implements [integration.Notifier].
 func (c *Client) SendAlert(ctx context.Context, a *event.Alert) error {
 	data := a.AppendJSON(nil)
 	open := func() io.Reader { return bytes.NewReader(data) }
-	answer, key, err := c.post(ctx, c.alerts, open, int64(len(data)), idempotencyKey([]event.Raw{data}))
-	if err != nil {
-		return redact(err, key)
-	}
-	for _, r := range c.rejected(ctx, answer) {
-		if r.ID == a.ID {
-			return redact(&outcome.Error{Class: outcome.Permanent, Status: answer.Status, Reason: "rejected: " + r.Reason}, key)
+	return c.post(ctx, c.alerts, open, int64(len(data)), idempotencyKey([]event.Raw{data}), func(answer *httpx.Response) error {
+		for _, r := range c.rejected(ctx, answer) {
+			if r.ID == a.ID {
+				return &outcome.Error{Class: outcome.Permanent, Status: answer.Status, Reason: "rejected: " + r.Reason}
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// post sends what open reads, size bytes of JSON.
-func (c *Client) post(ctx context.Context, url string, open func() io.Reader, size int64, idempotency string) (*httpx.Response, secret.Value, error) {
-	return c.call(ctx, func() (*http.Request, error) {
+// keyName is what errors call the credential.
+const keyName = "API key"
+
+// post sends what open reads, size bytes of JSON, and returns what judge makes of an accepting answer.
+func (c *Client) post(ctx context.Context, url string, open func() io.Reader, size int64, idempotency string, judge func(*httpx.Response) error) error {
+	_, err := credential.Use(ctx, c.key, keyName, func(key secret.Value) (struct{}, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, open())
 		if err != nil {
-			return nil, err
+			return struct{}{}, unmade(err)
 		}
 		r.ContentLength = size
 		// Lets the transport repeat a request on another connection when the idle one it took was closed meanwhile.
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(open()), nil }
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Idempotency-Key", idempotency)
-		return r, nil
+		answer, err := c.send(ctx, r, key)
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, judge(answer)
 	})
+	return err
 }
 
 // rejected is what an accepting answer does not accept, with reasons that may be shown: they are logged, and end in dead
@@ -191,31 +198,12 @@ func (c *Client) rejected(ctx context.Context, answer *httpx.Response) []outcome
 	return rejected
 }
 
-// call sends the request that build makes, and once more when the receiver refused the key and reading it anew gave
-// another. It returns the key of the last request.
-func (c *Client) call(ctx context.Context, build func() (*http.Request, error)) (*httpx.Response, secret.Value, error) {
-	key, err := c.key.Get(ctx)
-	if err != nil {
-		return nil, key, &outcome.Error{Class: outcome.Auth, Reason: "reading the API key", Err: err}
-	}
-	answer, err := c.once(ctx, build, key)
-	if err == nil || outcome.From(err).Class != outcome.Auth {
-		return answer, key, err
-	}
-	c.key.Refresh()
-	fresh, keyErr := c.key.Get(ctx)
-	if keyErr != nil || fresh.Reveal() == key.Reveal() {
-		return nil, key, err
-	}
-	answer, err = c.once(ctx, build, fresh)
-	return answer, fresh, err
+func unmade(err error) error {
+	return &outcome.Error{Class: outcome.Retry, Reason: "making the request", Err: err}
 }
 
-func (c *Client) once(ctx context.Context, build func() (*http.Request, error), key secret.Value) (*httpx.Response, error) {
-	request, err := build()
-	if err != nil {
-		return nil, &outcome.Error{Class: outcome.Retry, Reason: "making the request", Err: err}
-	}
+// send sends request with key. An answer comes without an error when it accepts.
+func (c *Client) send(ctx context.Context, request *http.Request, key secret.Value) (*httpx.Response, error) {
 	request.Header.Set("Authorization", "Bearer "+key.Reveal())
 	answer, err := c.http.Do(ctx, request)
 	if err != nil {
@@ -241,22 +229,4 @@ func idempotencyKey(events []event.Raw) string {
 		h.Write(append(append(room[:0], id...), 0))
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-// redact takes key out of what err says: receivers quote requests in their answers.
-func redact(err error, key secret.Value) error {
-	e := *outcome.From(err)
-	if key.Empty() {
-		return &e
-	}
-	hide := func(s string) string { return strings.ReplaceAll(s, key.Reveal(), "[redacted]") }
-	e.Reason = hide(e.Reason)
-	e.Rejected = slices.Clone(e.Rejected)
-	for i := range e.Rejected {
-		e.Rejected[i].Reason = hide(e.Rejected[i].Reason)
-	}
-	if e.Err != nil && hide(e.Err.Error()) != e.Err.Error() {
-		e.Err = errors.New(hide(e.Err.Error()))
-	}
-	return &e
 }
