@@ -37,34 +37,9 @@ func (f *Forward) Stats() Stats {
 func (f *Forward) Test(ctx context.Context) (integration.Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Deliver)
 	defer cancel()
-	begin := time.Now()
-	receipt, err := f.try(ctx)
-	if receipt.Latency == 0 {
-		receipt.Latency = time.Since(begin)
-	}
-	e := outcome.From(err)
-	if e == nil || e.Class == outcome.OK {
-		return receipt, nil
-	}
-	if receipt.Status == 0 {
-		receipt.Status = e.Status
-	}
-	if receipt.Answer == "" {
-		receipt.Answer = e.Reason
-	}
-	return receipt, e
-}
-
-func (f *Forward) try(ctx context.Context) (receipt integration.Receipt, err error) {
-	defer func() {
-		if recover() != nil {
-			err = &outcome.Error{Class: outcome.Permanent, Reason: "the integration panicked"}
-		}
-	}()
-	if t, ok := f.cfg.Sink.(integration.Tester); ok {
-		return t.Test(ctx)
-	}
-	return receipt, f.cfg.Sink.SendEvents(ctx, []event.Raw{testEvent(f.cfg.Name)})
+	return integration.Try(ctx, f.cfg.Sink, func(ctx context.Context) error {
+		return f.cfg.Sink.SendEvents(ctx, []event.Raw{testEvent(f.cfg.Name)})
+	})
 }
 
 // Canary brings a marked event the way of every event but for the route: into a batch with others, through the breaker,

@@ -23,46 +23,24 @@ func (n *Notify) Test(ctx context.Context) (integration.Receipt, error) {
 		return integration.Receipt{}, &outcome.Error{Class: outcome.Retry, Reason: "no time left for a call", Err: err}
 	}
 	defer n.gate.leave()
-	begin := time.Now()
-	receipt, err := n.try(ctx)
-	if receipt.Latency == 0 {
-		receipt.Latency = time.Since(begin)
-	}
-	e := outcome.From(err)
-	if e == nil || e.Class == outcome.OK {
-		return receipt, nil
-	}
-	if receipt.Status == 0 {
-		receipt.Status = e.Status
-	}
-	if receipt.Answer == "" {
-		receipt.Answer = e.Reason
-	}
-	return receipt, e
+	return integration.Try(ctx, n.cfg.To, n.sendTest)
 }
 
-func (n *Notify) try(ctx context.Context) (receipt integration.Receipt, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = &outcome.Error{Class: outcome.Permanent, Reason: "the integration panicked"}
-		}
-	}()
-	if t, ok := n.cfg.To.(integration.Tester); ok {
-		return t.Test(ctx)
-	}
+// sendTest sends a marked alert, or an incident with its end.
+func (n *Notify) sendTest(ctx context.Context) (err error) {
 	a := testAlert(n.cfg.Name, time.Now().UTC())
 	if n.people == nil {
-		return receipt, n.programs.SendAlert(ctx, a)
+		return n.programs.SendAlert(ctx, a)
 	}
 	i := integration.Incident{
 		Change: integration.Opened, Alert: a, Fingerprint: a.Fingerprint, Count: 1, FirstSeen: a.FirstSeen, LastSeen: a.LastSeen, Test: true,
 	}
 	if i.Ref, err = n.people.SendIncident(ctx, i); err != nil {
-		return receipt, err
+		return err
 	}
 	i.Change = integration.Resolved
 	_, err = n.people.SendIncident(ctx, i)
-	return receipt, err
+	return err
 }
 
 // testAlert is an alert that says of itself that it is a test.
