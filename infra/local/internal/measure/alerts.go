@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -39,44 +36,22 @@ func (r *raised) await(exe string) {
 // measure runs programs from /tmp, each under a name of its own so that none is the repeat of another, and prints how long
 // the alerts took to their topic.
 func (r *raised) measure(ctx context.Context, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("/tmp", "apss-bench-") // the rule is about /tmp, wherever TMPDIR is
+	programs, err := newRenamed(ctx)
 	if err != nil {
 		return err
 	}
-	running, cancel := context.WithCancel(ctx)
-	var started []*exec.Cmd
-	defer func() {
-		cancel() // kills them
-		for _, cmd := range started {
-			_ = cmd.Wait()
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		return err
-	}
-	program, err := os.ReadFile(sleep)
-	if err != nil {
-		return err
-	}
-	original := filepath.Join(dir, "program")
-	if err := os.WriteFile(original, program, 0o700); err != nil { //nolint:gosec // it is to be run
-		return err
-	}
+	defer func() { err = errors.Join(err, programs.close()) }()
 	var all []time.Duration
 	for i := range changes {
-		name := filepath.Join(dir, fmt.Sprintf("program-%03d", i))
-		if err := os.Link(original, name); err != nil {
+		name, err := programs.link(fmt.Sprintf("program-%03d", i))
+		if err != nil {
 			return err
 		}
 		r.await(name)
-		cmd := exec.CommandContext(running, name, "60") //nolint:gosec // a copy of sleep
-		since := time.Now()
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("running %s: %w", name, err)
+		since, err := programs.start(name)
+		if err != nil {
+			return err
 		}
-		started = append(started, cmd)
 		timeout := time.NewTimer(arrival)
 		select {
 		case at := <-r.arrived:

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,45 +104,23 @@ const (
 // deeds runs programs that are CRITICAL alerts, each of an incident of its own, and prints how long these took to each
 // receiver, from the start of the program.
 func (d *deliveries) deeds(ctx context.Context, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("/tmp", "apss-bench-")
+	programs, err := newRenamed(ctx)
 	if err != nil {
 		return err
 	}
-	running, cancel := context.WithCancel(ctx)
-	var started []*exec.Cmd
-	defer func() {
-		cancel() // kills them
-		for _, cmd := range started {
-			_ = cmd.Wait()
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		return err
-	}
-	program, err := os.ReadFile(sleep)
-	if err != nil {
-		return err
-	}
-	original := filepath.Join(dir, "program")
-	if err := os.WriteFile(original, program, 0o700); err != nil { //nolint:gosec // it is to be run
-		return err
-	}
+	defer func() { err = errors.Join(err, programs.close()) }()
 	receivers := []string{system.SweetSecurity, system.Slack, system.PagerDuty, system.Webhook}
 	took := map[string][]time.Duration{}
 	for i := range deeds {
-		name := filepath.Join(dir, fmt.Sprintf("%03d", i), deedName)
-		if err := errors.Join(os.Mkdir(filepath.Dir(name), 0o700), os.Link(original, name)); err != nil {
+		name, err := programs.link(filepath.Join(fmt.Sprintf("%03d", i), deedName))
+		if err != nil {
 			return err
 		}
 		d.await(name)
-		cmd := exec.CommandContext(running, name, "60") //nolint:gosec // a copy of sleep
-		since := time.Now()
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("running %s: %w", name, err)
+		since, err := programs.start(name)
+		if err != nil {
+			return err
 		}
-		started = append(started, cmd)
 		at, err := d.take(ctx, name, receivers)
 		if err != nil {
 			return err
