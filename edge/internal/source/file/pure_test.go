@@ -106,6 +106,19 @@ func TestDeparturesFirst(t *testing.T) {
 	if diff := cmp.Diff([]string{"log.2", "log.1", "log", "other"}, got); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
+	round := 0
+	in = []change{{path: "c", from: "a"}, {path: "b", from: "c"}, {path: "x"}, {path: "a", from: "b"}, {path: "d", from: "e"}}
+	for _, c := range departuresFirst(in) {
+		if c.round {
+			round++
+		}
+		if c.round != (c.path < "d") {
+			t.Errorf("%s: got a round of names %t", c.path, c.round)
+		}
+	}
+	if round != 3 {
+		t.Errorf("got %d in a round, want 3", round)
+	}
 }
 
 func TestDue(t *testing.T) {
