@@ -101,6 +101,11 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
 		s.watches.fs = watcher
+		if s.hints.fence, err = newFence(watcher); err == nil {
+			defer s.hints.fence.file.Close()
+		} else {
+			s.config.Logger.Warn("a rename may be told as a delete and a create", "error", err)
+		}
 		wg.Go(func() { s.hints.pump(watcher) })
 		wg.Go(func() { s.writers.run(ctx) })
 		defer watcher.Close()
