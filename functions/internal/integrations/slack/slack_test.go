@@ -304,13 +304,15 @@ func show(m payload) string {
 // TestDigestLists: as many incidents as a digest may have are listed, each.
 func TestDigestLists(t *testing.T) {
 	a := eventtest.Alert()
-	a.RuleName = strings.Repeat("a_name:", 40)
-	url, calls := record(t, hook)
-	if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
-		t.Errorf("got %d incidents listed, want %d", n, integration.MaxDigest)
+	for _, name := range []string{"a_name:", "<&>"} {
+		a.RuleName = strings.Repeat(name, 40)
+		url, calls := record(t, hook)
+		if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
+			t.Errorf("%s: got %d incidents listed, want %d", name, n, integration.MaxDigest)
+		}
 	}
 }
 
