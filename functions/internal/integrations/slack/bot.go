@@ -63,9 +63,9 @@ func (b *bot) SendIncident(ctx context.Context, i integration.Incident) (string,
 		edit.Channel, edit.TS = channel, ts
 		if r, err := b.call(ctx, token, "chat.update", edit); err != nil {
 			switch {
-			case r.Error == "message_not_found" && i.Change == integration.Resolved:
+			case b.gone(r.Error, channel) && i.Change == integration.Resolved:
 				return "", nil // somebody deleted it: nobody waits for its end
-			case r.Error == "message_not_found":
+			case b.gone(r.Error, channel):
 				return b.open(ctx, token, incident(i))
 			case r.Error == "edit_window_closed", r.Error == "cant_update_message": // the reply still tells
 			default:
@@ -77,6 +77,13 @@ func (b *bot) SendIncident(ctx context.Context, i integration.Incident) (string,
 		_, err := b.call(ctx, token, "chat.postMessage", note)
 		return i.Ref, err
 	})
+}
+
+// gone reports whether an error says that a message of channel is not there any more, or that channel is not ours to write
+// to since the settings name another one: it must not keep that from being told.
+func (b *bot) gone(word, channel string) bool {
+	return word == "message_not_found" ||
+		channel != b.channel && slices.Contains([]string{"channel_not_found", "is_archived", "is_inactive", "not_in_channel"}, word)
 }
 
 // SendDigest implements [integration.IncidentNotifier].

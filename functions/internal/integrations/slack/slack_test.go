@@ -384,6 +384,10 @@ func TestEdit(t *testing.T) {
 		{"deleted and over", "message_not_found", integration.Resolved, "C0123456789:1.1", []string{"chat.update"}, "", outcome.OK},
 		{"trouble", "internal_error", integration.Repeated, "C0123456789:1.1", []string{"chat.update"}, "C0123456789:1.1", outcome.Retry},
 		{"not known", "", integration.Repeated, "", []string{"chat.postMessage"}, "C0123456789:2.2", outcome.OK},
+		{"of a channel that was ours", "", integration.Repeated, "C0OLD:1.1", []string{"chat.update", "chat.postMessage"}, "C0OLD:1.1", outcome.OK},
+		{"of one that we left", "not_in_channel", integration.Repeated, "C0OLD:1.1", []string{"chat.update", "chat.postMessage"}, "C0123456789:2.2", outcome.OK},
+		{"of one that is gone, over", "channel_not_found", integration.Resolved, "C0OLD:1.1", []string{"chat.update"}, "", outcome.OK},
+		{"our channel is gone", "channel_not_found", integration.Repeated, "C0123456789:1.1", []string{"chat.update"}, "C0123456789:1.1", outcome.Auth},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, calls := record(t, func(w http.ResponseWriter, r *http.Request) {
