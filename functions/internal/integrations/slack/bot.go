@@ -132,10 +132,14 @@ func understand(answer *httpx.Response, method string, token secret.Value) (repl
 	case readErr != nil, !r.OK && r.Error == "":
 		return r, jsonapi.Vague(answer, "Slack", token)
 	case !r.OK:
-		return r, &outcome.Error{
+		e := &outcome.Error{
 			Class: classOf(r.Error), Status: answer.Status, After: httpx.RetryAfter(answer.Header, time.Now()),
 			Reason: "Slack's " + method + " says " + answer.Excerpt([]byte(r.Error), token),
 		}
+		if slices.Contains(slower(), r.Error) {
+			e.Status = http.StatusTooManyRequests
+		}
+		return r, e
 	}
 	return r, nil
 }
@@ -145,12 +149,16 @@ func classOf(word string) outcome.Class {
 	switch {
 	case slices.Contains(refused(), word):
 		return outcome.Auth
-	case strings.HasPrefix(word, "invalid_"), strings.HasPrefix(word, "msg_"), strings.HasPrefix(word, "too_many_"), word == "no_text":
+	case strings.HasPrefix(word, "invalid_"), strings.HasPrefix(word, "msg_"), strings.HasPrefix(word, "too_many_"), word == "no_text",
+		word == "cannot_reply_to_message":
 		return outcome.Permanent
 	default:
 		return outcome.Retry
 	}
 }
+
+// slower are the errors that mean what 429 does, also with 200 (docs.slack.dev/reference/methods/chat.postMessage#errors).
+func slower() []string { return []string{"message_limit_exceeded", "rate_limited", "ratelimited"} }
 
 // refused are the errors that speak of the token or the channel and not of the message
 // (docs.slack.dev/reference/methods/chat.postMessage#errors, auth.test).

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -354,7 +355,8 @@ func TestBotErrors(t *testing.T) {
 		"channel_not_found": outcome.Auth, "missing_scope": outcome.Auth, "ratelimited": outcome.Retry, "internal_error": outcome.Retry,
 		"fatal_error": outcome.Retry, "message_limit_exceeded": outcome.Retry, "brand_new_error": outcome.Retry, "": outcome.Retry,
 		"invalid_blocks": outcome.Permanent, "msg_too_long": outcome.Permanent, "msg_blocks_too_long": outcome.Permanent,
-		"too_many_attachments": outcome.Permanent, "no_text": outcome.Permanent,
+		"too_many_attachments": outcome.Permanent, "no_text": outcome.Permanent, "cannot_reply_to_message": outcome.Permanent,
+		"rate_limited": outcome.Retry,
 	} {
 		url, _ := record(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "30")
@@ -362,8 +364,9 @@ func TestBotErrors(t *testing.T) {
 		})
 		_, err := newBot(t, url).SendIncident(t.Context(), cases()["opened"])
 		class(t, word, err, want)
-		if e := outcome.From(err); word == "ratelimited" && e.After != 30*time.Second {
-			t.Errorf("got After %v, want 30s", e.After)
+		slower := slices.Contains([]string{"ratelimited", "rate_limited", "message_limit_exceeded"}, word)
+		if e := outcome.From(err); slower && (e.After != 30*time.Second || e.Status != http.StatusTooManyRequests) {
+			t.Errorf("%s: got status %d and After %v, want the core told to slow down for 30s", word, e.Status, e.After)
 		}
 	}
 }
