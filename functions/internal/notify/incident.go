@@ -89,6 +89,9 @@ const (
 // conclude notes that a's incident is over; its end is told when it is looked for what is due. One that nobody was told
 // of has none.
 func (n *Notify) conclude(ctx context.Context, a *event.Alert) (fate, *outcome.Error) {
+	if a.Fingerprint == "" {
+		return numbered, nil
+	}
 	now, busy := time.Now(), false
 	err := n.change(ctx, keyOf(a.Fingerprint), func(r *record) (*record, error) {
 		if r == nil || r.Phase == opening {
