@@ -182,6 +182,10 @@ func (n *Notify) announce(ctx context.Context, key string, taken *record, a *eve
 	next.count(a, now)
 	i := next.incident(key, a)
 	ref, _, e := n.tellIncident(ctx, i)
+	if e != nil && i.Change == integration.Repeated && e.Class == outcome.Permanent { // its message may be gone: a new one
+		i.Change, i.Ref = integration.Opened, ""
+		ref, _, e = n.tellIncident(ctx, i)
+	}
 	if e != nil {
 		return n.putOff(ctx, key, a, e)
 	}
