@@ -31,11 +31,20 @@ func (n *Notify) change(ctx context.Context, key string, f func(*record) (*recor
 	return err
 }
 
-// note is change for what has happened already: it is kept also when the push was given up meanwhile.
+// note is change for what has happened already: it is kept also when the push was given up meanwhile, and tried again when
+// the store does not take it at once, because who does not know of a message sends it again.
 func (n *Notify) note(ctx context.Context, key string, f func(*record) *record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	err := n.change(ctx, key, func(r *record) (*record, error) { return f(r), nil })
+	note := func() error { return n.change(ctx, key, func(r *record) (*record, error) { return f(r), nil }) }
+	err := note()
+	for pause := firstPoll; err != nil && ctx.Err() == nil; pause *= 2 {
+		select {
+		case <-time.After(pause):
+			err = note()
+		case <-ctx.Done():
+		}
+	}
 	if err != nil {
 		n.cfg.Log.WarnContext(ctx, "an incident's state could not be kept", "integration", n.cfg.Name, "incident", key, "error", err.Error())
 	}
