@@ -264,9 +264,10 @@ func (n *Notify) lose(ctx context.Context, t *turn, made bool, e *outcome.Error)
 	}))
 }
 
-// buryIncident publishes what the receiver will never be told of an incident as a dead letter: its alert, with the count.
+// buryIncident publishes what the receiver will never be told of an incident as a dead letter: its alert, with the count. It
+// is a new alert: the one whose id it had was dealt with, and would not be delivered again when the letter is replayed.
 func (n *Notify) buryIncident(ctx context.Context, t *turn, a *event.Alert, e *outcome.Error) {
-	a.Count = int(t.Count - t.Told)
+	a.ID, a.Count = event.NewID(), int(t.Count-t.Told)
 	_, bad := n.bury(ctx, envelope.Push{Message: envelope.SealAlert(a, envelope.Source{Cluster: a.Cluster}, time.Now())}, e)
 	if bad != nil {
 		n.lose(ctx, t, true, bad)
