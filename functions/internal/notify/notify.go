@@ -83,6 +83,7 @@ type Notify struct {
 	opening   chan struct{} // bounds messages being decoded
 
 	sweeping chan struct{} // has one place: who is in looks for what is due
+	digested time.Time     // when the last digest went out; for who is sweeping
 	look     atomic.Int64  // when to do so next, nanoseconds of Unix
 	later    func()        // does so besides
 	stop     context.CancelFunc
