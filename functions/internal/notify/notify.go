@@ -37,8 +37,7 @@ type Config struct {
 	Rate  Rate
 	Group Group // of an IncidentNotifier
 
-	MaxConns int           // calls at the same time
-	Call     time.Duration // bounds one call to the receiver
+	MaxConns int // calls at the same time; how long one may take is the integration's
 	// Deliver bounds the time from Handle's begin to the last call's end, Bury the time to publish a dead letter after it.
 	Deliver, Bury time.Duration
 	InHand        *budget.Budget // for opened messages
