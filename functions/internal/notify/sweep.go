@@ -36,12 +36,27 @@ func (n *Notify) Tick(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Deliver)
 	defer cancel()
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
+	return n.sweep(ctx)
+}
+
+// enter waits until nobody else is sweeping.
+func (n *Notify) enter(ctx context.Context) error {
 	select {
 	case n.sweeping <- struct{}{}:
-		defer func() { <-n.sweeping }()
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (n *Notify) leave() { <-n.sweeping }
+
+// sweep is Tick for who has the place in sweeping.
+func (n *Notify) sweep(ctx context.Context) error {
 	for n.breaker.Ready(time.Now()) == nil {
 		keys, err := n.cfg.State.Due(ctx, n.incidents, time.Now(), maxDue)
 		if err != nil {
@@ -71,6 +86,10 @@ func (n *Notify) empty(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking for what waits: %w", err)
 	}
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
 	// One message for all, as little time is left.
 	now := func(r *record, _ time.Time, _ Group) act {
 		if r.Count > r.Told {
