@@ -107,12 +107,12 @@ func New(c Config) (*Notify, error) {
 		c.Group.DigestEvery = time.Minute
 	}
 	n := &Notify{
-		cfg: c, owner: event.NewID(), incidents: "notify.incidents." + c.Name,
+		cfg: c, owner: event.NewID(), incidents: incidentsCollection + c.Name,
 		gate: newGate(max(c.MaxConns, 1)), pace: newPace(c.Rate),
 		breaker: breaker.New(breaker.Config{Failures: failures, Refusals: refusals}),
 		opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), sweeping: make(chan struct{}, 1),
 	}
-	n.seen = seen{store: c.State, collection: "notify.seen." + c.Name, owner: n.owner, lease: n.lease()}
+	n.seen = seen{store: c.State, collection: seenCollection + c.Name, owner: n.owner, lease: n.lease()}
 	var ok bool
 	if n.people, ok = c.To.(integration.IncidentNotifier); !ok {
 		if n.programs, ok = c.To.(integration.Notifier); !ok {

@@ -63,12 +63,16 @@ func parse(r state.Record) *record {
 
 // keep is r as it is stored.
 func (r *record) keep(g Group) (state.Record, error) {
+	value, err := r.value()
+	return state.Record{Value: value, Due: r.due(g), Expires: r.expires(g)}, err
+}
+
+func (r *record) value() ([]byte, error) {
 	head, err := json.Marshal(r)
 	if err != nil {
-		return state.Record{}, fmt.Errorf("encoding an incident: %w", err)
+		return nil, fmt.Errorf("encoding an incident: %w", err)
 	}
-	value := append(append(head, '\n'), r.alert...)
-	return state.Record{Value: value, Due: r.due(g), Expires: r.expires(g)}, nil
+	return append(append(head, '\n'), r.alert...), nil
 }
 
 // act is what is to be done of an incident.
