@@ -16,6 +16,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	var cost time.Duration // of the last rescan
 	var ended time.Time
 	var roots <-chan []Root
+	var moved []string // points at which the mounts changed
 	if s.config.Roots != nil {
 		roots = s.config.Roots(ctx)
 	}
@@ -32,6 +33,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 				continue
 			}
 			s.setRoots(ctx, list)
+		case moved = <-s.mounts.changes():
 		case <-s.hints.wake:
 		case <-timer.C:
 		}
@@ -48,6 +50,10 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		b := newBatch(ctx)
 		due, next := s.hints.take(now, s.busy)
 		s.process(b, due)
+		if moved != nil {
+			s.remounted(b, s.main, moved, cause{origin: remount, at: now, deep: true})
+			moved = nil
+		}
 		if !now.Before(rescanAt) {
 			s.all(b, cause{origin: rescan, at: now, deep: true, renew: true})
 			ended = time.Now()
@@ -55,6 +61,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		}
 		if !now.Before(pollAt) {
 			s.poll(b, cause{origin: rescan, at: now})
+			s.remountedIn(b, cause{origin: remount, at: now, deep: true})
 			pollAt = time.Now().Add(s.config.Poll)
 		}
 		s.flush(b)

@@ -263,6 +263,7 @@ func (s *Sensor) enter(b *batch, n *node, c cause) {
 		return
 	case (f.root != nil || n.parent.state.dev != n.state.dev) && isPseudo(place):
 		s.counters.change(func(t *Stats) { t.Skipped.Pseudo++ })
+		s.empty(b, n, c) // it may be mounted over what was known
 		f.polled = true
 		return
 	}

@@ -39,6 +39,7 @@ type Sensor struct {
 	search   *search
 	writers  *writers
 	reads    *reads
+	mounts   *mounts
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
@@ -112,6 +113,15 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
+	}
+	if s.mounts, err = openMounts(s.config.Proc); err == nil {
+		wg.Go(func() {
+			if err := s.mounts.run(ctx); err != nil {
+				s.config.Logger.Warn("changes of mounts are found by comparisons only", "every", s.config.Rescan, "error", err)
+			}
+		})
+	} else {
+		s.config.Logger.Warn("changes of mounts are found by comparisons only", "every", s.config.Rescan, "error", err)
 	}
 	if len(s.config.ReadPaths) > 0 {
 		if err := s.reads.start(); err == nil {
