@@ -51,7 +51,7 @@ resource "google_pubsub_subscription" "archive_alerts" {
 
   project                    = var.project
   name                       = "apss-alerts-archive"
-  topic                      = google_pubsub_topic.way["alerts"].id
+  topic                      = module.pubsub.topics["alerts"].id
   labels                     = local.labels
   ack_deadline_seconds       = local.deadlines.ack
   message_retention_duration = "${local.deadlines.keep}s"
@@ -103,7 +103,7 @@ resource "google_pubsub_subscription" "archive_events" {
 
   project                    = var.project
   name                       = "apss-events-archive"
-  topic                      = google_pubsub_topic.way["events"].id
+  topic                      = module.pubsub.topics["events"].id
   labels                     = local.labels
   ack_deadline_seconds       = 600 # files are written every five minutes, and acknowledged then
   message_retention_duration = "${local.deadlines.keep}s"

@@ -11,9 +11,9 @@ locals {
   environment = {
     for f in keys(local.functions) : f => merge({
       PUBSUB_PROJECT_ID    = var.project
-      EVENTS_TOPIC         = google_pubsub_topic.way["events"].name
-      ALERTS_TOPIC         = google_pubsub_topic.way["alerts"].name
-      DEAD_LETTERS_TOPIC   = google_pubsub_topic.dead.name
+      EVENTS_TOPIC         = module.pubsub.topics["events"].name
+      ALERTS_TOPIC         = module.pubsub.topics["alerts"].name
+      DEAD_LETTERS_TOPIC   = module.pubsub.dead_letters.topic.name
       STATE_STORE          = "firestore://${var.project}/${google_firestore_database.state.name}"
       LOG_LEVEL            = var.log_level
       APSS_INTEGRATIONS    = local.documents[f]

@@ -64,7 +64,7 @@ resource "google_pubsub_subscription_iam_member" "operators" {
   for_each = var.operators
 
   project      = var.project
-  subscription = google_pubsub_subscription.dead.name
+  subscription = module.pubsub.dead_letters.subscription.name
   role         = "roles/pubsub.subscriber"
   member       = each.value
 }
@@ -82,14 +82,14 @@ resource "google_pubsub_topic_iam_member" "function_dead" {
   for_each = local.functions
 
   project = var.project
-  topic   = google_pubsub_topic.dead.name
+  topic   = module.pubsub.dead_letters.topic.name
   role    = "roles/pubsub.publisher"
   member  = google_service_account.function[each.key].member
 }
 
 # Canaries, and alerts about silent agents.
 resource "google_pubsub_topic_iam_member" "health" {
-  for_each = google_pubsub_topic.way
+  for_each = module.pubsub.topics
 
   project = var.project
   topic   = each.value.name

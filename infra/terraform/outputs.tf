@@ -4,8 +4,8 @@ output "helm_command" {
     helm upgrade --install apss infra/helm/apss \
       --namespace ${var.edge.namespace} --create-namespace \
       --set project=${var.project} \
-      --set topics.events=${google_pubsub_topic.way["events"].name} \
-      --set topics.alerts=${google_pubsub_topic.way["alerts"].name} \
+      --set topics.events=${module.pubsub.topics["events"].name} \
+      --set topics.alerts=${module.pubsub.topics["alerts"].name} \
       --set image.registry=${local.registry}
   EOT
 }
@@ -34,7 +34,7 @@ output "environment" {
 
 output "subscriptions" {
   description = "The subscription of each way to an integration, with its filter."
-  value       = { for way, s in google_pubsub_subscription.way : way => { name = s.name, filter = local.filters[way] } }
+  value       = { for way, s in module.pubsub.subscriptions : way => { name = s.name, filter = local.filters[way] } }
 }
 
 output "registry" {

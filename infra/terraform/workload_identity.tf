@@ -15,7 +15,7 @@ resource "google_pubsub_topic_iam_member" "edge" {
   for_each = local.publishers
 
   project = var.project
-  topic   = google_pubsub_topic.way[each.value.topic].name
+  topic   = module.pubsub.topics[each.value.topic].name
   role    = "roles/pubsub.publisher"
   member  = each.value.member
 }

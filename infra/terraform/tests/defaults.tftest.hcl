@@ -14,11 +14,11 @@ run "nothing_is_enabled" {
   command = apply
 
   assert {
-    condition     = length(google_pubsub_subscription.way) == 0 && length(google_secret_manager_secret.secret) == 0
+    condition     = length(module.pubsub.subscriptions) == 0 && length(google_secret_manager_secret.secret) == 0
     error_message = "there are subscriptions or secrets of integrations, and none is enabled"
   }
   assert {
-    condition     = [for t in google_pubsub_topic.way : t.name] == ["apss-alerts", "apss-events"] && google_pubsub_topic.dead.name == "apss-dead-letters"
+    condition     = [for t in module.pubsub.topics : t.name] == ["apss-alerts", "apss-events"] && module.pubsub.dead_letters.topic.name == "apss-dead-letters"
     error_message = "the topics have not the names that the agent publishes to"
   }
   assert {
@@ -34,7 +34,7 @@ run "nothing_is_enabled" {
     error_message = "a function takes one push at a time, so that none can wait for others"
   }
   assert {
-    condition     = google_pubsub_subscription.agents.push_config[0].push_endpoint == "https://function.example/events/_agents"
+    condition     = module.pubsub.heartbeats.push_config[0].push_endpoint == "https://function.example/events/_agents"
     error_message = "the heartbeats do not go to Health"
   }
   assert {

@@ -18,16 +18,16 @@ run "sweetsecurity" {
     api_key = "secret://projects/acme-security/secrets/key/versions/latest" }]
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-sweetsecurity", "events-sweetsecurity"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-sweetsecurity", "events-sweetsecurity"]
     error_message = "it takes events and alerts, by a subscription each"
   }
   assert {
-    condition = (google_pubsub_subscription.way["events-sweetsecurity"].push_config[0].push_endpoint == "https://function.example/events/sweetsecurity"
-    && google_pubsub_subscription.way["events-sweetsecurity"].topic == google_pubsub_topic.way["events"].id)
+    condition = (module.pubsub.subscriptions["events-sweetsecurity"].push_config[0].push_endpoint == "https://function.example/events/sweetsecurity"
+    && module.pubsub.subscriptions["events-sweetsecurity"].topic == module.pubsub.topics["events"].id)
     error_message = "its events do not go where Forward serves them"
   }
   assert {
-    condition     = google_pubsub_subscription.way["events-sweetsecurity"].filter == ""
+    condition     = module.pubsub.subscriptions["events-sweetsecurity"].filter == ""
     error_message = "it has no route and yet a filter"
   }
   assert {
@@ -43,12 +43,12 @@ run "slack" {
     webhook_url = "secret://projects/acme-security/secrets/key/versions/latest" }]
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-soc"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-soc"]
     error_message = "it takes alerts and nothing else"
   }
   assert {
-    condition     = google_pubsub_subscription.way["alerts-soc"].filter == "attributes:\"ce-canary\" OR (NOT attributes.severity = \"INFO\" AND NOT attributes.severity = \"LOW\" AND NOT attributes.severity = \"MEDIUM\" AND (NOT attributes:namespace OR hasPrefix(attributes.namespace, \"shop-\") OR attributes.namespace = \"pay\"))"
-    error_message = "its route is not the filter: ${google_pubsub_subscription.way["alerts-soc"].filter}"
+    condition     = module.pubsub.subscriptions["alerts-soc"].filter == "attributes:\"ce-canary\" OR (NOT attributes.severity = \"INFO\" AND NOT attributes.severity = \"LOW\" AND NOT attributes.severity = \"MEDIUM\" AND (NOT attributes:namespace OR hasPrefix(attributes.namespace, \"shop-\") OR attributes.namespace = \"pay\"))"
+    error_message = "its route is not the filter: ${module.pubsub.subscriptions["alerts-soc"].filter}"
   }
   assert {
     condition     = !contains([for a in google_secret_manager_secret_iam_member.function : a.member], google_service_account.function["forward"].member)
@@ -66,7 +66,7 @@ run "pagerduty" {
     integrations = [{ kind = "pagerduty", enabled = true, routing_key = "secret://projects/acme-security/secrets/key/versions/7" }]
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-pagerduty"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-pagerduty"]
     error_message = "it takes alerts and nothing else"
   }
 }
@@ -77,7 +77,7 @@ run "discord" {
     integrations = [{ kind = "discord", enabled = true, webhook_url = "secret://projects/acme-security/secrets/key/versions/latest" }]
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-discord"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-discord"]
     error_message = "it takes alerts and nothing else"
   }
 }
@@ -89,7 +89,7 @@ run "email" {
     username = "apss", password = "secret://projects/acme-security/secrets/key/versions/latest" }]
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-email"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-email"]
     error_message = "it takes alerts and nothing else"
   }
 }
@@ -103,7 +103,7 @@ run "webhook" {
     secrets = { key = {}, token = {} }
   }
   assert {
-    condition     = keys(google_pubsub_subscription.way) == ["alerts-webhook", "events-webhook"]
+    condition     = keys(module.pubsub.subscriptions) == ["alerts-webhook", "events-webhook"]
     error_message = "it takes events when its settings say so"
   }
   assert {
@@ -120,8 +120,8 @@ run "what_does_not_fit_a_filter_is_left_out" {
     namespaces = ["one-rather-long-namespace", "another-rather-long-namespace", "a-third-rather-long-namespace", "a-fourth-rather-long-namespace"] } }]
   }
   assert {
-    condition     = google_pubsub_subscription.way["alerts-many"].filter == "attributes:\"ce-canary\" OR (NOT attributes.severity = \"INFO\")"
-    error_message = "the filter is ${google_pubsub_subscription.way["alerts-many"].filter}"
+    condition     = module.pubsub.subscriptions["alerts-many"].filter == "attributes:\"ce-canary\" OR (NOT attributes.severity = \"INFO\")"
+    error_message = "the filter is ${module.pubsub.subscriptions["alerts-many"].filter}"
   }
 }
 
@@ -131,7 +131,7 @@ run "a_disabled_one_is_in_the_document_only" {
     integrations = [{ kind = "slack", enabled = false }]
   }
   assert {
-    condition     = length(google_pubsub_subscription.way) == 0 && local.documents.notify == "[{\"enabled\":false,\"kind\":\"slack\"}]"
+    condition     = length(module.pubsub.subscriptions) == 0 && local.documents.notify == "[{\"enabled\":false,\"kind\":\"slack\"}]"
     error_message = "it has a subscription, or is not in the document"
   }
 }
@@ -145,7 +145,7 @@ run "two_of_one_kind" {
     ]
   }
   assert {
-    condition     = length(google_pubsub_subscription.way) == 2 && length(google_secret_manager_secret_iam_member.function) == 2
+    condition     = length(module.pubsub.subscriptions) == 2 && length(google_secret_manager_secret_iam_member.function) == 2
     error_message = "want a subscription each, and the secret's grants once"
   }
 }
