@@ -109,7 +109,7 @@ func TestInstancesRedelivery(t *testing.T) {
 	<-underWay
 	var e *outcome.Error
 	eventually(t, func() error {
-		if e = b.hand(t.Context(), alert(1, "f", event.High)); errors.Is(e, state.ErrDown) {
+		if e = b.hand(t.Context(), alert(1, "f", event.High)); e != nil && errors.Is(e, state.ErrDown) {
 			return e
 		}
 		return nil
