@@ -14,15 +14,17 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"k8s.io/client-go/rest"
 
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/telemetry"
 	"github.com/apss-sensor/apss/webhook/internal/admission"
+	"github.com/apss-sensor/apss/webhook/internal/audit"
 	"github.com/apss-sensor/apss/webhook/internal/certs"
 	"github.com/apss-sensor/apss/webhook/internal/cluster"
+	"github.com/apss-sensor/apss/webhook/internal/decide"
 	"github.com/apss-sensor/apss/webhook/internal/inject"
 	"github.com/apss-sensor/apss/webhook/internal/kube"
+	"github.com/apss-sensor/apss/webhook/internal/reconcile"
 )
 
 // keeper keeps certificates.
@@ -40,6 +42,7 @@ type program struct {
 	client   *kube.Client
 	cluster  *cluster.Cluster
 	certs    keeper
+	audit    *audit.Audit
 	injector atomic.Pointer[inject.Injector]
 	trusting atomic.Bool // the sidecars' authorities are known
 	ending   atomic.Bool
@@ -56,16 +59,19 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(end))
 	}()
-	var config *rest.Config // as a pod does it
-	client, err := kube.New(config)
+	client, err := kube.New(nil)
 	if err != nil {
 		return err
 	}
-	p := &program{settings: s, tel: tel, client: client, cluster: cluster.New(client, tel.Logger())}
-	if err := p.inject(nil); err != nil {
+	publisher, err := s.publisher(ctx, stdout)
+	if err != nil {
 		return err
 	}
-	if p.certs, err = p.keeper(); err != nil {
+	if c, ok := publisher.(io.Closer); ok {
+		defer func() { err = errors.Join(err, c.Close()) }()
+	}
+	p, err := build(s, client, tel, publisher)
+	if err != nil {
 		return err
 	}
 	listen := func(key, address string) (net.Listener, error) {
@@ -86,6 +92,60 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	}
 	defer probes.Close()
 	return p.serve(ctx, reviews, probes)
+}
+
+// build makes a program that does nothing before serve.
+func build(s *settings, client *kube.Client, tel *telemetry.Telemetry, publisher audit.Publisher) (p *program, err error) {
+	p = &program{settings: s, tel: tel, client: client, cluster: cluster.New(client, tel.Logger())}
+	if err := p.inject(nil); err != nil {
+		return nil, err
+	}
+	if p.certs, err = p.keeper(); err != nil {
+		return nil, err
+	}
+	p.audit = audit.New(audit.Config{
+		Cluster: s.Cluster, AgentID: s.Cluster + "/" + s.Pod, Queue: s.Queue, Publisher: publisher, Log: tel.Logger(),
+		Dropped:   tel.Counter("apss.events.dropped", "{event}", "Events that found no room or could never be published."),
+		Published: tel.Counter("apss.events.published", "{event}", "Events that were published."),
+	})
+	return p, nil
+}
+
+// publisher is where events go, as the settings want it.
+func (s *settings) publisher(ctx context.Context, stdout io.Writer) (audit.Publisher, error) {
+	switch s.Publisher {
+	case "pubsub":
+		return audit.NewPubSub(ctx, s.Project, s.EventsTopic)
+	case "stdout":
+		return audit.Lines{W: stdout}, nil
+	}
+	return audit.Nowhere{}, nil
+}
+
+// reconciler returns what looks for pods without an agent.
+func (p *program) reconciler() *reconcile.Reconciler {
+	s, rules := p.settings, p.settings.decide()
+	evictions := func(result string) *telemetry.Counter {
+		return p.tel.Counter("apss.coverage.evictions", "{pod}", "Pods without an agent that were to be restarted.", attribute.String("result", result))
+	}
+	r := reconcile.New(reconcile.Config{
+		Client: p.client, Ready: p.ready, Namespaces: p.cluster.Each, Every: s.Coverage, Restart: s.Restart, Tell: p.audit.Tell, Log: p.tel.Logger(),
+		Injected: func(ns decide.Namespace) bool { return decide.InNamespace(ns, &rules).Reason == decide.Injected },
+		Pod: func(object []byte, ns decide.Namespace) (decide.Decision, error) {
+			d, _, err := p.injector.Load().Pod(object, ns, p.cluster.Cluster())
+			return d, err
+		},
+		Evicted: evictions("evicted"), Budgeted: evictions("budget"),
+		Failed: p.tel.Counter("apss.coverage.failures", "{look}", "Looks for pods without an agent that did not come to their end."),
+	})
+	for state, read := range map[string]func(reconcile.Counts) int64{
+		"covered": func(c reconcile.Counts) int64 { return c.Covered }, "differs": func(c reconcile.Counts) int64 { return c.Differs },
+		"missing": func(c reconcile.Counts) int64 { return c.Missing }, "excused": func(c reconcile.Counts) int64 { return c.Excused },
+	} {
+		p.tel.Gauge("apss.coverage.pods", "{pod}", "Pods of injected namespaces at the last look, by whether they have the agent.",
+			func() int64 { return read(r.Counts()) }, attribute.String("state", state))
+	}
+	return r
 }
 
 // inject makes the injector whose sidecars trust the authorities in bundle.
@@ -135,7 +195,7 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 	s, log := p.settings, p.tel.Logger()
 	handler, err := admission.New(admission.Config{
 		Injector: p.injector.Load, Ready: p.ready, Namespace: p.cluster.Namespace, Cluster: p.cluster.Cluster,
-		InFlight: s.InFlight, Log: log, Meter: p.tel.Meter(),
+		InFlight: s.InFlight, Log: log, Meter: p.tel.Meter(), Observe: p.observe(),
 	})
 	if err != nil {
 		return err
@@ -166,6 +226,9 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 	defer stop()
 	working.Go(func() { p.cluster.Run(beside) })
 	working.Go(func() { p.certs.Run(beside) })
+	working.Go(func() { p.audit.Run(beside, s.Drain) })
+	reconciler := p.reconciler()
+	working.Go(func() { reconciler.Run(beside) })
 	probing := make(chan error, 1)
 	go func() { probing <- httpx.Serve(beside, probes, p.tel.Handler(), time.Second) }()
 
@@ -200,6 +263,14 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 	end()
 	stop()
 	return errors.Join(err, <-probing)
+}
+
+// observe is nil where nobody wants to know.
+func (p *program) observe() func(*admission.Request, *decide.Decision) {
+	if p.settings.Publisher == off {
+		return nil
+	}
+	return p.audit.Observe
 }
 
 // going tells clients, once the end was asked for, to open their next connection elsewhere: when we close, none is in use,

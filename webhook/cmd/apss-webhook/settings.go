@@ -62,7 +62,6 @@ type settings struct {
 	Cluster   string `env:"CLUSTER_NAME, default=local" help:"name of the cluster"`
 	Pod       string `env:"POD_NAME" help:"our pod; required"`
 	Namespace string `env:"POD_NAMESPACE" help:"our namespace; required"`
-	Node      string `env:"NODE_NAME" help:"our node"`
 
 	HTTPSAddr string        `env:"HTTPS_ADDR, default=:8443" help:"address of /mutate"`
 	HTTPAddr  string        `env:"HTTP_ADDR, default=:8080" help:"address of /metrics /healthz /readyz"`
