@@ -44,6 +44,11 @@ type Config struct {
 	NoRate                       bool
 	CallTimeout                  time.Duration // of the functions' calls to receivers
 
+	// Env is put to the functions' environment. Receivers changes the receivers, Sweet Security the first of them, before
+	// they start; nil: they are as they are.
+	Env       []string
+	Receivers func([]*Receiver) []*Receiver
+
 	// Of each push subscription; Filter only of the events'.
 	AckDeadline            time.Duration
 	MinBackoff, MaxBackoff time.Duration

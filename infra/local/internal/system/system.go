@@ -62,7 +62,7 @@ type System struct {
 }
 
 // readyWithin bounds the start of a program.
-const readyWithin = 15 * time.Second
+const readyWithin = time.Minute
 
 // Start starts everything but the agent and waits until it is ready. What it started it also ends when it fails.
 func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
@@ -118,7 +118,7 @@ func (s *System) StartFunctions(ctx context.Context) error {
 		return err
 	}
 	_, port, _ := strings.Cut(s.functionsAt, ":")
-	p, err := s.run(ctx, "apss-functions", s.functionsAt, []string{
+	p, err := s.run(ctx, "apss-functions", s.functionsAt, append([]string{
 		"PORT=" + port,
 		"PUBSUB_PROJECT_ID=" + Project,
 		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
@@ -128,7 +128,7 @@ func (s *System) StartFunctions(ctx context.Context) error {
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
 		"HEALTH_CANARY_EVERY=0s", // the books follow every event on the topic, and a canary ends at who did not ask for it
 		"FORWARD_CALL_TIMEOUT=" + s.Config.CallTimeout.String(),
-	})
+	}, s.Config.Env...))
 	s.mu.Lock()
 	s.functions = p
 	s.mu.Unlock()
