@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
 	"github.com/apss-sensor/apss/shared/secret"
 )
@@ -30,6 +31,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 		var zero T
 		return zero, err
 	}
+	httpx.Hide(ctx, values...)
 	result, err := call(values)
 	if err == nil || outcome.From(err).Class != outcome.Auth {
 		return result, redact(err, values)
@@ -41,6 +43,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 	if freshErr != nil || slices.EqualFunc(values, fresh, secret.Value.Equal) {
 		return result, redact(err, values)
 	}
+	httpx.Hide(ctx, fresh...)
 	result, err = call(fresh)
 	return result, redact(err, append(values, fresh...))
 }
