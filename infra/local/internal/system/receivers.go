@@ -300,15 +300,15 @@ func number(s string) int64 {
 	return n
 }
 
-// testNote marks a message that somebody asked for, to try the way.
-const testNote = "This is a test of the way from APSS"
+// TestNote marks a message that somebody asked for, to try the way.
+const TestNote = "This is a test of the way from APSS"
 
 func (s *System) shown(r *Receiver, m standin.Message) {
 	if r.Incidents == nil {
 		// A program got an alert, which is in its books by id.
 	} else if d := digest.FindStringSubmatch(m.Title); d != nil {
 		r.Incidents.Listed(number(d[1]), number(d[2]))
-	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, TestNote) {
 		r.Incidents.Told(incident, m.ID, n)
 	}
 	if s.watch.Shown != nil {
