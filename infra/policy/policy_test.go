@@ -139,6 +139,12 @@ func TestRules(t *testing.T) {
 			{terraform + "/kinds.tf", `"LOW", `, "", "severities"},
 			{"functions/internal/integration/instance.go", "yaml:\"burst\"", "yaml:\"bursts\"", "rate"},
 		}},
+		{"Builds", Builds, []mutation{
+			{"Makefile", "\ndist:", "\nzips:", "there is no target dist"},
+			{"cloudbuild.yaml", "args: [check]", "args: [checks]", "does not call make check"},
+			{"cloudbuild.yaml", "infra/build/chart", "infra/build/charts", "infra/build/charts"},
+			{terraform + "/artifacts.tf", "_BUCKET ", "_BUCKETS ", "the trigger gives no _BUCKET"},
+		}},
 		{"Words", Words, []mutation{
 			{"functions/internal/health/agent.go", `"an agent is silent"`, `"an agent says nothing"`, "an agent is silent"},
 			{"functions/internal/health/complain.go", `_canary_age_seconds`, `_canary_age`, "canary_age_seconds"},

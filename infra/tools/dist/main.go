@@ -37,14 +37,6 @@ func main() {
 	fmt.Printf("%s  %s\n", sum, os.Args[2])
 }
 
-// framework is the server of the functions framework. The buildpack's own main imports it, so it must be vendored, and only
-// what is imported is.
-const framework = `// Package framework has vendor/ hold what the builder's main imports.
-package framework
-
-import _ "github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
-`
-
 // dist writes the zip and returns its SHA-256.
 func dist(repository, target string) (sum string, err error) {
 	staging, err := os.MkdirTemp("", "apss-dist-")
@@ -59,15 +51,9 @@ func dist(repository, target string) (sum string, err error) {
 		}
 	}
 	root := filepath.Join(staging, "functions")
-	if err := os.MkdirAll(filepath.Join(root, "internal", "framework"), 0o700); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(filepath.Join(root, "internal", "framework", "framework.go"), []byte(framework), 0o600); err != nil {
-		return "", err
-	}
 	vendor := exec.Command("go", "mod", "vendor") //nolint:noctx // it ends with us
 	vendor.Dir = root
-	vendor.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
+	vendor.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	if out, err := vendor.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go mod vendor: %w\n%s", err, out)
 	}
