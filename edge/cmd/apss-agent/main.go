@@ -116,7 +116,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	}
 	loading := loadRules(s, view, tel.Meter(), tel.Logger())
 	defer func() { <-loading.done }()
-	publisher, err := newPublisher(ctx, s, stdout, dial)
+	publisher, err := newPublisher(ctx, s, stdout, dial, x.files.ReadFile)
 	if err != nil {
 		return err
 	}

@@ -76,8 +76,8 @@ type Sensor struct {
 	spaces    []*namespace // our own first
 	turn      int          // the one of the others that is looked at next
 	members   map[int32]uint64
-	newest    []byte    // pid at the last survey
-	surveyed  time.Time // when all processes were last
+	newest    int32     // pid when that was looked at last
+	surveyed  time.Time // when all processes were asked last
 	settled   bool      // no process began since, as far as is known
 	searched  time.Duration
 	tracked   int
