@@ -41,6 +41,33 @@ func (c *change) displaced() bool { return c.prev != nil && (c.cur == nil || c.c
 // arrived reports whether an inode has the name that had it not before.
 func (c *change) arrived() bool { return c.cur != nil && (c.prev == nil || c.cur.id != c.prev.id) }
 
+// compose makes one change of all those of a name, which a batch may have looked at more than once. It keeps the order
+// of the first of each and reuses their memory.
+func compose(changes []change) []change {
+	type name struct{ container, path string }
+	at := make(map[name]int, len(changes))
+	out := changes[:0]
+	for _, c := range changes {
+		of := name{c.container, c.path}
+		i, again := at[of]
+		if !again {
+			at[of] = len(out)
+			out = append(out, c)
+			continue
+		}
+		first := &out[i]
+		c.prev = first.prev
+		c.written, c.moved = c.written || first.written, c.moved || first.moved
+		if first.diff != "" {
+			c.diff = "" // it is from what was in between
+		}
+		*first = c
+	}
+	return slices.DeleteFunc(out, func(c change) bool {
+		return c.prev == nil && c.cur == nil || c.prev != nil && c.cur != nil && *c.prev == *c.cur
+	})
+}
+
 // pair finds the renames among changes: an inode that left one name and arrived at another. It keeps the order of
 // changes, but that what left a name is told before what took its place, and reuses their memory.
 func pair(changes []change) []change {
