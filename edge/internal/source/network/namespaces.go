@@ -24,10 +24,11 @@ const (
 	othersAPoll = 8
 )
 
-// attach opens what n is watched through: sock_diag where the kernel allows it, else /proc.
-func (s *Sensor) attach(n *namespace) {
+// attach opens what n is watched through: sock_diag where the kernel allows it, else /proc. It reports whether n is still
+// what its process is in.
+func (s *Sensor) attach(n *namespace) (there bool) {
 	if n.lister != nil { // a test's
-		return
+		return true
 	}
 	var conn *sockdiag.Conn
 	err := s.inside(n, func() error {
@@ -38,11 +39,14 @@ func (s *Sensor) attach(n *namespace) {
 		}
 		return err
 	})
+	if err != nil && !n.home() && s.identify(strconv.Itoa(int(n.pid))) != n.id {
+		return false // it ended, or went elsewhere: nothing was refused
+	}
 	if err != nil {
 		s.stats.Refused = err.Error()
 		s.log.Warn("sock_diag is refused: connections that end between two polls may go unseen", "namespace", n.id, "error", err)
 		n.lister = newProcLister(n.dir)
-		return
+		return true
 	}
 	n.lister = &diagLister{conn: conn, buf: s.buf, open: func() (c *sockdiag.Conn, err error) {
 		err = s.inside(n, func() error {
@@ -54,6 +58,7 @@ func (s *Sensor) attach(n *namespace) {
 	if s.follow != nil {
 		s.follow(n)
 	}
+	return true
 }
 
 // inside runs f in the namespace n.
@@ -131,7 +136,10 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 		}
 		n := s.newNamespace(id, pid, s.netOf(pid))
 		n.ephemeral = s.spaces[0].ephemeral
-		s.attach(n)
+		if !s.attach(n) {
+			s.settled = false // the next survey finds another process of it, if there is one
+			continue
+		}
 		s.spaces = append(s.spaces, n)
 		if err := n.begin(now, baseline); err != nil {
 			s.log.Debug("a network namespace cannot be listed", "process", pid, "error", err)
