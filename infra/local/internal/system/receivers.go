@@ -1,6 +1,7 @@
 package system
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -14,8 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/apss-sensor/apss/infra/local/internal/broker"
 	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
@@ -47,6 +50,9 @@ type Receiver struct {
 	Alerts    *ledger.Ledger
 	Incidents *ledger.Incidents
 
+	tests  atomic.Int64 // marked messages: tests and canaries
+	canary bool         // it gets canaries, where there are any
+
 	// Topics are those it takes, Settings the instance's in the functions' document: "{}" in a text stands for Addr.
 	Topics   []string
 	Settings map[string]any
@@ -60,7 +66,7 @@ type Receiver struct {
 type Push struct {
 	Name, Topic string
 	*dispatch.Dispatcher
-	source dispatch.Source
+	source broker.Source
 }
 
 // Balance is what became of alerts at a receiver: published = delivered + dead + waiting. For people it is in events that
@@ -76,7 +82,7 @@ func (r *Receiver) Balance() Balance {
 		return Balance{t.Published, t.Told, t.Dead, t.Waiting, t.Over}
 	}
 	t := r.Alerts.Totals()
-	return Balance{t.Published, t.Delivered, t.Dead, t.InFlight, t.DeliveredTwice}
+	return Balance{t.Published, t.Delivered, t.Dead - t.Both, t.InFlight, t.DeliveredTwice} // a letter that was replayed is delivered
 }
 
 // Held is how many messages wait in the receiver's subscriptions.
@@ -118,10 +124,16 @@ func (s *System) newReceivers() error {
 	if err != nil {
 		return err
 	}
-	hook.Taken = func(id string, _ []byte, at time.Time) { s.Receiver(Webhook).Alerts.Delivered(id, at) } // the id is the alert's
+	hook.Taken = func(id string, body []byte, at time.Time) {
+		if r := s.Receiver(Webhook); bytes.Contains(body, testType) {
+			r.tests.Add(1)
+		} else {
+			r.Alerts.Delivered(id, at) // the id is the alert's
+		}
+	}
 	s.receivers = []*Receiver{
 		{
-			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, Handler: sweet, Topics: []string{EventsTopic, AlertsTopic},
+			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, Handler: sweet, Topics: []string{EventsTopic, AlertsTopic}, canary: true,
 			Alerts: ledger.New(ledgerCapacity), Settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
 		},
 		{
@@ -135,7 +147,7 @@ func (s *System) newReceivers() error {
 			Settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
 		},
 		{
-			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, Handler: hook, Topics: []string{AlertsTopic},
+			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, Handler: hook, Topics: []string{AlertsTopic}, canary: true,
 			Alerts:   ledger.New(ledgerCapacity),
 			Settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
 		},
@@ -179,7 +191,7 @@ func (s *System) document() (string, error) {
 	c := s.Config
 	list := make([]map[string]any, 0, len(s.receivers))
 	for _, r := range s.receivers {
-		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true}
+		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true, "canary": r.canary && c.CanaryEvery > 0}
 		for key, value := range r.Settings {
 			if text, ok := value.(string); ok {
 				value = strings.ReplaceAll(text, "{}", r.Addr)
@@ -210,28 +222,54 @@ func (s *System) subscribe(ctx context.Context) error {
 			r.Pushes = append(r.Pushes, &Push{Name: name, Topic: topic, source: source})
 		}
 	}
-	return nil
+	source, err := s.Broker.Subscribe(ctx, EventsTopic, agentsSubscription)
+	if err != nil {
+		return err
+	}
+	s.heartbeats = &Push{Name: agentsSubscription, Topic: EventsTopic, source: source}
+	return s.Broker.Keep(ctx, DeadLettersTopic, DeadLettersTopic)
 }
+
+// The functions follow the agents by a subscription of their own. Canaries pass, for they show that the topic moves.
+const (
+	agentsSubscription = EventsTopic + "-agents"
+	agentsFilter       = `attributes:heartbeats OR attributes:"ce-canary"`
+)
 
 // startPushes starts a dispatcher for each subscription.
 func (s *System) startPushes(ctx context.Context) error {
 	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
+	at := "http://" + s.functionsAt + "/"
 	for _, r := range s.receivers {
 		for _, p := range r.Pushes {
-			sub := s.Config.subscription(p.Name, "http://"+s.functionsAt+"/"+strings.TrimPrefix(p.Topic, "apss-")+"/"+r.Name)
+			sub := s.Config.subscription(p.Name, at+strings.TrimPrefix(p.Topic, "apss-")+"/"+r.Name)
 			if p.Topic != EventsTopic {
 				sub.Filter = ""
 			}
-			d, err := dispatch.New(sub, p.source, s.Broker, dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
-			if err != nil {
+			if err := s.startPush(ctx, p, sub); err != nil {
 				return err
 			}
-			p.Dispatcher = d
-			s.pushing.Go(func() { d.Run(ctx) })
 		}
 	}
+	sub := s.Config.subscription(agentsSubscription, at+"events/_agents")
+	sub.Filter, sub.DeadLetterTopic = agentsFilter, ""
+	return s.startPush(ctx, s.heartbeats, sub)
+}
+
+func (s *System) startPush(ctx context.Context, p *Push, sub dispatch.Subscription) (err error) {
+	p.Dispatcher, err = dispatch.New(sub, p.source, s.Broker, dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
+	if err != nil {
+		return err
+	}
+	s.pushing.Go(func() { p.Run(ctx) })
 	return nil
 }
+
+// Tests is how many marked messages a receiver for programs was sent: tests and canaries.
+func (r *Receiver) Tests() int64 { return r.tests.Load() }
+
+// testType is how the type of a marked message stands in JSON, at Sweet Security and in a webhook's body.
+var testType = []byte(`"type":"` + string(event.IntegrationTest) + `"`)
 
 func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 	a, err := event.DecodeAlert(raw)
@@ -239,7 +277,12 @@ func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 		s.logger.Warn("an alert arrived that cannot be read", "error", err)
 		return
 	}
-	s.Receiver(SweetSecurity).Alerts.Delivered(a.ID, at)
+	r := s.Receiver(SweetSecurity)
+	if a.Event != nil && a.Event.Type == event.IntegrationTest {
+		r.tests.Add(1)
+		return
+	}
+	r.Alerts.Delivered(a.ID, at)
 	if s.watch.AlertDelivered != nil {
 		s.watch.AlertDelivered(a, at)
 	}
@@ -271,15 +314,15 @@ func number(s string) int64 {
 	return n
 }
 
-// testNote marks a message that somebody asked for, to try the way.
-const testNote = "This is a test of the way from APSS"
+// TestNote marks a message that somebody asked for, to try the way.
+const TestNote = "This is a test of the way from APSS"
 
 func (s *System) shown(r *Receiver, m standin.Message) {
 	if r.Incidents == nil {
 		// A program got an alert, which is in its books by id.
 	} else if d := digest.FindStringSubmatch(m.Title); d != nil {
 		r.Incidents.Listed(number(d[1]), number(d[2]))
-	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, TestNote) {
 		r.Incidents.Told(incident, m.ID, n)
 	}
 	if s.watch.Shown != nil {
@@ -289,6 +332,9 @@ func (s *System) shown(r *Receiver, m standin.Message) {
 
 // Weight is how many events of an incident an alert tells of that none told of before.
 func Weight(a *event.Alert) int64 {
+	if a.Resolved {
+		return 0
+	}
 	if a.Metadata.Summary {
 		return int64(a.Metadata.Suppressed)
 	}
