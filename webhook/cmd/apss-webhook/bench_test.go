@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -87,6 +88,7 @@ func BenchmarkOverTLS(b *testing.B) {
 	asking.Wait()
 	var took []time.Duration
 	var mu sync.Mutex
+	before := cpu(b)
 	b.ResetTimer()
 	for due := time.Now(); b.Loop(); due = due.Add(every) {
 		if wait := time.Until(due); wait > 0 {
@@ -107,6 +109,7 @@ func BenchmarkOverTLS(b *testing.B) {
 		b.ReportMetric(float64(took[int(share*float64(len(took)-1))].Microseconds())/1000, name)
 	}
 	b.ReportMetric(float64(len(took))/b.Elapsed().Seconds(), "reviews/s")
+	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(len(took)), "cpu-us/review")
 	stop()
 	serving.Wait()
 }
@@ -114,6 +117,16 @@ func BenchmarkOverTLS(b *testing.B) {
 type none struct{}
 
 func (none) Add(int64) {}
+
+// cpu is the time that we had of the processor, server and caller.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // certificate is one for the webhook's name, with who made it.
 func certificate(b *testing.B) (tls.Certificate, *x509.CertPool) {

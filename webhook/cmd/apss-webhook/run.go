@@ -228,7 +228,7 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 	working.Go(func() { p.certs.Run(beside) })
 	working.Go(func() { p.audit.Run(beside, s.Drain) })
 	reconciler := p.reconciler()
-	working.Go(func() { reconciler.Run(beside) })
+	working.Go(func() { reconciler.Run(ctx) }) // who goes tells no more: it might not come to it
 	probing := make(chan error, 1)
 	go func() { probing <- httpx.Serve(beside, probes, p.tel.Handler(), time.Second) }()
 

@@ -255,7 +255,7 @@ func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
 // The chart's roles are what is asked for, no more and no less.
 func TestRights(t *testing.T) {
 	s := newAPIServer(t)
-	r := s.replica(t, func(s *settings) { s.Restart, s.Coverage = true, time.Hour })
+	r := s.replica(t, func(s *settings) { s.Restart, s.Coverage = true, 100*time.Millisecond })
 	r.ready(t)
 	wanted := map[string]bool{}
 	b, err := os.ReadFile("../../../infra/helm/apss/files/webhook-rbac.yaml")

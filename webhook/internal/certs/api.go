@@ -92,7 +92,7 @@ func (a *API) WriteBundles(ctx context.Context, c *Configuration, bundle []byte)
 		Value any    `json:"value"`
 	}
 	// With a version the API server answers Conflict when the object is another.
-	patch := []operation{{"replace", "/metadata/resourceVersion", c.Version}}
+	patch := append(make([]operation, 0, 1+len(c.Bundles)), operation{"replace", "/metadata/resourceVersion", c.Version})
 	for i := range c.Bundles {
 		patch = append(patch, operation{"add", "/webhooks/" + strconv.Itoa(i) + "/clientConfig/caBundle", bundle})
 	}

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -132,11 +133,11 @@ const (
 
 // encodeCerts writes certificates as PEM.
 func encodeCerts(certs ...*x509.Certificate) []byte {
-	var b []byte
+	var b bytes.Buffer
 	for _, c := range certs {
-		b = append(b, pem.EncodeToMemory(&pem.Block{Type: pemCert, Bytes: c.Raw})...)
+		_ = pem.Encode(&b, &pem.Block{Type: pemCert, Bytes: c.Raw}) // a buffer takes everything
 	}
-	return b
+	return b.Bytes()
 }
 
 // ParseCerts reads certificates in PEM; nothing is no error.

@@ -61,15 +61,25 @@ func (r *Reconciler) report(ctx context.Context, namespace string, pods []missin
 // replaced are the kinds whose pods are made anew and do not end by themselves.
 var replaced = []string{"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"} //nolint:gochecknoglobals // a table
 
+// futile is how long no pod of an owner is evicted when that did not help the last time.
+const futile = 10 * time.Minute
+
+// eviction is what is remembered of an owner's.
+type eviction struct{ last, pause time.Time }
+
 // evict evicts the oldest of the pods of one owner, where that may help.
 func (r *Reconciler) evict(ctx context.Context, namespace string, pods []missing) {
 	o := pods[0].controller()
 	if !slices.Contains(replaced, o.Kind) {
 		return
 	}
-	first, before := r.evicted[o.UID]
-	if before && slices.ContainsFunc(pods, func(p missing) bool { return p.Created.After(first) }) {
-		r.cfg.Log.WarnContext(ctx, "pods that were created anew have no agent either: no more of them are evicted", "namespace", namespace, "owner", o.Kind+"/"+o.Name)
+	now, e := time.Now(), r.evicted[o.UID]
+	if now.Before(e.pause) {
+		return
+	}
+	if !e.last.IsZero() && slices.ContainsFunc(pods, func(p missing) bool { return p.Created.After(e.last) }) {
+		r.cfg.Log.WarnContext(ctx, "pods that were created anew have no agent either: no more of them are evicted for a while", "namespace", namespace, "owner", o.Kind+"/"+o.Name, "while", futile.String())
+		r.evicted[o.UID] = eviction{now, now.Add(futile)}
 		return
 	}
 	p := slices.MinFunc(pods, func(a, b missing) int { return a.Created.Compare(b.Created) })
@@ -82,9 +92,7 @@ func (r *Reconciler) evict(ctx context.Context, namespace string, pods []missing
 	}).MaxRetries(0).Do(ctx).Error()
 	switch {
 	case err == nil:
-		if !before {
-			r.evicted[o.UID] = time.Now()
-		}
+		r.evicted[o.UID] = eviction{last: now}
 		r.cfg.Evicted.Add(1)
 		r.cfg.Log.InfoContext(ctx, "evicted a pod that runs without an agent", "namespace", namespace, "pod", p.Name)
 	case apierrors.IsTooManyRequests(err): // https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/#how-api-initiated-eviction-works

@@ -9,7 +9,7 @@
 //
 // Restarting is a setting: one pod of each owner and look is evicted, which honours disruption budgets, and only where a
 // controller makes another one that does not end by itself. When the pods that came after an eviction lack the agent too,
-// no more of that owner are.
+// no more of that owner are for ten minutes.
 package reconcile
 
 import (
@@ -62,15 +62,15 @@ type Counts struct {
 
 // Reconciler is made by New.
 type Reconciler struct {
-	cfg    Config
-	counts atomic.Pointer[Counts]
-	// evicted is when the first pod of an owner was, by its uid.
-	evicted map[string]time.Time
+	cfg     Config
+	counts  atomic.Pointer[Counts]
+	looked  bool                // at least once to the end
+	evicted map[string]eviction // by the owner's uid
 }
 
 // New returns a Reconciler that does nothing before Run.
 func New(c Config) *Reconciler {
-	r := &Reconciler{cfg: c, evicted: map[string]time.Time{}}
+	r := &Reconciler{cfg: c, evicted: map[string]eviction{}}
 	r.counts.Store(&Counts{})
 	return r
 }
@@ -152,7 +152,7 @@ func (r *Reconciler) Look(ctx context.Context) error {
 		for _, uid := range slices.Sorted(maps.Keys(found)) {
 			lacking[uid] = true
 			r.report(ctx, ns.Name, found[uid])
-			if r.cfg.Restart {
+			if r.cfg.Restart && r.looked { // the first time we have just begun to be called
 				r.evict(ctx, ns.Name, found[uid])
 			}
 		}
@@ -161,8 +161,9 @@ func (r *Reconciler) Look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(r.evicted, func(uid string, _ time.Time) bool { return !lacking[uid] })
+	maps.DeleteFunc(r.evicted, func(uid string, _ eviction) bool { return !lacking[uid] })
 	r.counts.Store(&counts)
+	r.looked = true
 	return nil
 }
 

@@ -200,6 +200,10 @@ func TestRestarting(t *testing.T) {
 		pod("younger", decide.Injected, "ReplicaSet/web", time.Hour), pod("older", decide.Injected, "ReplicaSet/web", 2*time.Hour),
 		pod("job", decide.Injected, "Job/once", time.Hour), pod("alone", decide.Injected, "", time.Hour), pod("covered", decide.AlreadyInjected, "ReplicaSet/other", time.Hour),
 	}
+	h.look(t)
+	if len(h.server.evicted) != 0 {
+		t.Errorf("evicted %v at the first look", h.server.evicted)
+	}
 	h.server.budget = true
 	h.look(t)
 	if len(h.server.evicted) != 0 || h.budgeted.Load() != 1 {
@@ -216,8 +220,15 @@ func TestRestarting(t *testing.T) {
 	if len(h.server.evicted) != 1 {
 		t.Errorf("got %v, want no more of them", h.server.evicted)
 	}
-	// When it has one, the next one goes.
-	h.server.pods[1] = pod("anew", decide.AlreadyInjected, "ReplicaSet/web", -time.Minute)
+	// After a while it is tried again.
+	h.server.pods[1] = pod("anew", decide.AlreadyInjected, "ReplicaSet/web", time.Minute)
+	h.look(t)
+	if len(h.server.evicted) != 1 {
+		t.Errorf("got %v, want a pause", h.server.evicted)
+	}
+	e := h.Reconciler.evicted["uid-web"]
+	e.pause = time.Time{}
+	h.Reconciler.evicted["uid-web"] = e
 	h.look(t)
 	if !slices.Equal(h.server.evicted, []string{"older", "younger"}) {
 		t.Errorf("got %v", h.server.evicted)
