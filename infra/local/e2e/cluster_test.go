@@ -97,7 +97,7 @@ var loaded = sync.OnceValues(func() (name string, err error) {
 			return "", err
 		}
 	}
-	for _, program := range []string{"apss-agent", "witness"} {
+	for _, program := range []string{"apss-agent", "apss-relay", "witness"} {
 		content, err := os.ReadFile(filepath.Join(bin, program))
 		if err != nil {
 			return "", fmt.Errorf("%w: run make e2e", err)
