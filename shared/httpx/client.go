@@ -110,6 +110,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request) (*Response, error) {
 	}
 	r.Elapsed = time.Since(begin)
 	endSpan(span, r.Status, nil)
+	r.note(ctx)
 	return r, nil
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 
+	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
 	"github.com/apss-sensor/apss/shared/secret"
 )
@@ -30,6 +32,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 		var zero T
 		return zero, err
 	}
+	httpx.Hide(ctx, values...)
 	result, err := call(values)
 	if err == nil || outcome.From(err).Class != outcome.Auth {
 		return result, redact(err, values)
@@ -41,6 +44,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 	if freshErr != nil || slices.EqualFunc(values, fresh, secret.Value.Equal) {
 		return result, redact(err, values)
 	}
+	httpx.Hide(ctx, fresh...)
 	result, err = call(fresh)
 	return result, redact(err, append(values, fresh...))
 }
@@ -55,6 +59,9 @@ func get(ctx context.Context, sources []Named) ([]secret.Value, error) {
 				e.Class, e.Err = outcome.Retry, ctx.Err()
 			}
 			return nil, e
+		}
+		if strings.ContainsFunc(v.Reveal(), unicode.IsControl) { // no header, URL or password has any
+			return nil, &outcome.Error{Class: outcome.Auth, Reason: "the " + s.Name + " has a line end or another control character in it"}
 		}
 		values = append(values, v)
 	}
