@@ -15,10 +15,7 @@ func Documented(c *Config) (faults []string) {
 		return []string{err.Error()}
 	}
 	compare := func(what, pattern string, inCode []string) {
-		var said []string
-		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
-			said = append(said, m[1])
-		}
+		said := found(regexp.MustCompile(pattern), string(text))
 		for _, name := range inCode {
 			if !slices.Contains(said, name) {
 				faults = append(faults, fmt.Sprintf("README.md does not have the %s %s", what, name))
