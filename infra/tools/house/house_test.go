@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"functions":   {"shared"},
 	"webhook":     {"shared"},
 	"infra/local": {"shared"},
+	"infra/helm":  {},
 	"infra/tools": {},
 }
 
