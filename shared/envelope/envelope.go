@@ -56,6 +56,7 @@ const (
 	attrRule        = "rule"
 	attrCount       = "count"
 	attrAgentID     = "agent_id"
+	attrHeartbeats  = "heartbeats" // how many of the events are; absent when none is
 )
 
 // Message is a Pub/Sub message: what is published, and what a push brings.

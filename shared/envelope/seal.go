@@ -20,13 +20,14 @@ type Source struct {
 }
 
 // Batch gathers encoded events until they are sealed. The zero value is ready. It keeps what sealing works with, some
-// 2 MiB, from one Seal to the next. Not safe for concurrent use.
+// MiB, from one Seal to the next. Not safe for concurrent use.
 type Batch struct {
 	lines     []byte // NDJSON
 	count     int
 	severity  event.Severity // the highest
 	namespace string         // of the first event
 	mixed     bool           // not all are of that namespace
+	beats     int            // heartbeats
 
 	encoder *zstd.Encoder
 	packed  []byte
@@ -37,17 +38,29 @@ const keptCapacity = 1 << 20
 
 // Append encodes e into the batch.
 func (b *Batch) Append(e *event.Event) {
-	b.note(e.Severity, e.PodNamespace)
+	b.note(e.Severity, e.PodNamespace, e.Type == event.AgentHeartbeat)
 	b.lines = append(e.AppendJSON(b.lines), '\n')
 }
 
 // AppendRaw adds an event that is encoded already and has this severity and pod namespace.
 func (b *Batch) AppendRaw(r event.Raw, severity event.Severity, namespace string) {
-	b.note(severity, namespace)
+	b.note(severity, namespace, isHeartbeat(r))
 	b.lines = append(append(b.lines, r...), '\n')
 }
 
-func (b *Batch) note(severity event.Severity, namespace string) {
+// typeKey is how the type stands in an encoded event: before it are only texts, inside which quotes are escaped.
+const typeKey = `"type":"`
+
+// isHeartbeat looks at an event as [event.Event.AppendJSON] encodes it.
+func isHeartbeat(r event.Raw) bool {
+	i := bytes.Index(r, []byte(typeKey))
+	return i >= 0 && bytes.HasPrefix(r[i+len(typeKey):], []byte(event.AgentHeartbeat+`"`))
+}
+
+func (b *Batch) note(severity event.Severity, namespace string, beat bool) {
+	if beat {
+		b.beats++
+	}
 	if b.count == 0 {
 		b.namespace = namespace
 	} else if b.namespace != namespace {
@@ -76,6 +89,9 @@ func (b *Batch) Seal(s Source, now time.Time) Message {
 	if !b.mixed {
 		set(attributes, attrNamespace, b.namespace)
 	}
+	if b.beats > 0 {
+		attributes[attrHeartbeats] = strconv.Itoa(b.beats)
+	}
 	if b.encoder == nil {
 		b.encoder = newEncoder()
 	}
@@ -99,7 +115,7 @@ func SealAlert(a *event.Alert, s Source, now time.Time) Message {
 }
 
 func newAttributes(kind, contentType string, s Source, now time.Time) map[string]string {
-	a := make(map[string]string, 13)
+	a := make(map[string]string, 14)
 	a[attrSpecVersion] = "1.0"
 	a[attrID] = event.NewID()
 	a[attrType] = kind
@@ -153,8 +169,9 @@ func sourceURI(agentID string) string {
 func newEncoder() *zstd.Encoder {
 	encoder, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderLevel(zstd.SpeedDefault), // see BenchmarkAlternatives
-		zstd.WithWindowSize(512<<10),             // holds a full batch
+		zstd.WithEncoderLevel(zstd.SpeedFastest), // see BenchmarkAlternatives
+		zstd.WithWindowSize(256<<10),             // holds a full batch
+		zstd.WithLowerEncoderMem(true),
 	)
 	if err != nil {
 		panic("envelope: the options of zstd contradict each other: " + err.Error())

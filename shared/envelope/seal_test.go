@@ -41,6 +41,40 @@ func TestNamespaceAndSeverityOfABatch(t *testing.T) {
 	}
 }
 
+// TestHeartbeats: who wants heartbeats can filter for them, whoever encoded the events, and is not told of them by names.
+func TestHeartbeats(t *testing.T) {
+	beat := &event.Event{ID: event.NewID(), AgentID: "c/n", Type: event.AgentHeartbeat, Timestamp: noon}
+	liar := newEvent("shop", event.Low)
+	liar.Process = &event.Process{Cmdline: `x "type":"agent_heartbeat"`, Args: []string{`"type":"agent_heartbeat"`}}
+	liar.Metadata = map[string]any{"agent_heartbeat": "type"}
+	for _, tt := range []struct {
+		name   string
+		events []*event.Event
+		want   string
+	}{
+		{"none", []*event.Event{newEvent("shop", event.Low)}, ""},
+		{"one of three", []*event.Event{newEvent("shop", event.Low), beat, newEvent("shop", event.Low)}, "1"},
+		{"two", []*event.Event{beat, beat}, "2"},
+		{"in texts", []*event.Event{liar}, ""},
+	} {
+		var encoded, raw envelope.Batch
+		for _, e := range tt.events {
+			encoded.Append(e)
+			raw.AppendRaw(e.AppendJSON(nil), e.Severity, e.PodNamespace)
+		}
+		for way, b := range map[string]*envelope.Batch{"Append": &encoded, "AppendRaw": &raw} {
+			m := b.Seal(source, noon)
+			if got, there := m.Attributes["heartbeats"]; got != tt.want || there != (tt.want != "") {
+				t.Errorf("%s, %s: got heartbeats %q, want %q", tt.name, way, got, tt.want)
+			}
+			b.Append(newEvent("", event.Low))
+			if got, there := b.Seal(source, noon).Attributes["heartbeats"]; there {
+				t.Errorf("%s, %s: the next message has heartbeats %q, want none", tt.name, way, got)
+			}
+		}
+	}
+}
+
 func TestBatchIsReused(t *testing.T) {
 	var b envelope.Batch
 	if b.Len() != 0 || b.Size() != 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -64,8 +65,9 @@ func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.
 
 // limitMemory sets the collector's limits unless the environment did. A node pays for every agent's memory: the heap of
 // an idle agent is a few MiB, so collecting twice as often costs little and keeps it small. The limit is soft: what
-// full buffers take, and room to work.
+// full buffers take, and room to work. Nobody asks for profiles of the heap, whose tables take another MiB.
 func limitMemory(s *settings) {
+	runtime.MemProfileRate = 0
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}

@@ -22,9 +22,8 @@ const SilentRule = "APSS-AGENT-SILENT"
 const (
 	// mostAgents are followed.
 	mostAgents = 10_000
-	// An agent is silent after beatsMissed of its intervals, and not before leastSilence.
-	beatsMissed  = 3
-	leastSilence = 3 * time.Minute
+	// An agent is silent after beatsMissed of its intervals, and not before Config.Silence.
+	beatsMissed = 3
 	// The intervals that an agent can be told (HEARTBEAT_INTERVAL), and the one that is assumed.
 	leastInterval, usualInterval, longestInterval = time.Second, time.Minute, time.Hour
 	// longestLag: a topic from which nothing came for so long is quiet, and not late. Canaries make it less quiet.
@@ -54,19 +53,15 @@ type agentRecord struct {
 	Busy time.Time `json:"busy,omitzero"` // until then an instance is telling
 }
 
-// silentAt is when the agent counts as silent if nothing comes.
-func (r *agentRecord) silentAt() time.Time {
-	return r.Last.Add(max(beatsMissed*r.Interval, leastSilence))
-}
-
-// due is when there is something to tell; zero: not before the next heartbeat.
-func (r *agentRecord) due() time.Time {
+// due is when there is something to tell; zero: not before the next heartbeat. The agent counts as silent after least, if
+// nothing comes.
+func (r *agentRecord) due(least time.Duration) time.Time {
 	var at time.Time
 	switch {
 	case !r.Told.IsZero() && r.Last.After(r.Told): // it is back
 		at = r.Last
 	case r.Told.IsZero() && !r.Final:
-		at = r.silentAt()
+		at = r.Last.Add(max(beatsMissed*r.Interval, least))
 	default:
 		return time.Time{}
 	}
@@ -76,12 +71,12 @@ func (r *agentRecord) due() time.Time {
 	return at
 }
 
-func (r *agentRecord) keep() (state.Record, error) {
+func (r *agentRecord) keep(least time.Duration) (state.Record, error) {
 	expires := r.Last.Add(keepSilent)
 	if r.Final && r.Told.IsZero() {
 		expires = r.Last.Add(keepEnded)
 	}
-	return encode(r, r.due(), expires)
+	return encode(r, r.due(least), expires)
 }
 
 // changeAgent lets f change an agent's record.
@@ -91,7 +86,7 @@ func (h *Health) changeAgent(ctx context.Context, key string, f func(*agentRecor
 		if err := f(&r); err != nil {
 			return state.Record{}, err
 		}
-		return r.keep()
+		return r.keep(h.cfg.Silence)
 	})
 }
 
@@ -251,7 +246,7 @@ func (h *Health) Silences(ctx context.Context) error {
 func (h *Health) tell(ctx context.Context, key string, asOf time.Time) error {
 	var told agentRecord
 	err := h.changeAgent(ctx, key, func(r *agentRecord) error {
-		if at := r.due(); r.ID == "" || at.IsZero() || at.After(asOf) {
+		if at := r.due(h.cfg.Silence); r.ID == "" || at.IsZero() || at.After(asOf) {
 			return errNotDue
 		}
 		r.Busy = time.Now().Add(turnLasts)
@@ -283,6 +278,9 @@ func (h *Health) tell(ctx context.Context, key string, asOf time.Time) error {
 	if err != nil {
 		return fmt.Errorf("keeping that a silence was told: %w", err)
 	}
+	h.mu.Lock()
+	h.summedAt = time.Time{} // who was told of it looks now
+	h.mu.Unlock()
 	return nil
 }
 

@@ -120,6 +120,22 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// TestSilenceSetting: how long is a setting, and three intervals are waited for all the same.
+func TestSilenceSetting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, p := newHealth(t, func(c *Config) { c.Silence = 5 * time.Second })
+		a := agentsUnderTest{h, p, t}
+		a.beat("c/a") // every minute
+		a.pass(2, "c/b")
+		a.want()
+		a.pass(1, "c/b")
+		a.want(silent)
+		if s := a.agents(t.Context()); s.Silent != 1 {
+			t.Errorf("got %+v at once, want the silent agent in it", s)
+		}
+	})
+}
+
 // TestGoodbye: who says that it ends is not missed, and may begin again.
 func TestGoodbye(t *testing.T) {
 	testAgents(t, func(a agentsUnderTest) {

@@ -5,7 +5,7 @@
 // is a marked message that enters at the topics on a schedule and must come out at the receiver. [judge] makes a status of
 // what they say, with the reasons in words.
 //
-// An agent is silent when it sent no heartbeat for three of its intervals, three minutes at least, and did not say that it
+// An agent is silent when it sent no heartbeat for three of its intervals, Config.Silence at least, and did not say that it
 // ends. Times are those at which Pub/Sub took a heartbeat, so that no node's clock counts; and silence is counted up to
 // the newest message of the topic that came here, so that a subscription that lags silences nobody. A silence is one
 // alert, [SilentRule], and the agent's return ends its incident.

@@ -41,6 +41,13 @@ type Way struct {
 	Test    func(context.Context) (integration.Receipt, error)
 }
 
+// Waiting is what was published for an integration and not delivered yet.
+type Waiting struct {
+	Messages int64
+	Oldest   time.Duration // since the oldest of them was published
+	Known    bool          // false: nobody can say
+}
+
 // Config is what a Health needs. All fields are required but those that say otherwise.
 type Config struct {
 	Version   string
@@ -48,8 +55,8 @@ type Config struct {
 	State     state.Store
 	// Publish hands a message to the topic, Events or Alerts; it returns nil when Pub/Sub has it.
 	Publish func(ctx context.Context, topic string, m envelope.Message) error
-	// Waiting returns how many messages wait for an integration, by its name; nil: nobody can say.
-	Waiting func(context.Context) (map[string]int64, error)
+	// Waiting returns what waits for integrations, by their names; nil: nobody can say. It is asked for each report.
+	Waiting func(context.Context) (map[string]Waiting, error)
 	// Token is what a caller of /health must show. Without one nobody is let in, or everybody when Open says so: then who
 	// reaches it is another's matter, as of Cloud Run's invoker check.
 	Token secret.Source
@@ -57,6 +64,7 @@ type Config struct {
 
 	CheckEvery  time.Duration
 	CanaryEvery time.Duration // 0: none is sent
+	Silence     time.Duration // an agent is not silent before it
 	Timeout     time.Duration // of one check
 
 	Log   *slog.Logger
@@ -78,6 +86,7 @@ type Health struct {
 
 	mu       sync.Mutex
 	last     Report // for the metrics
+	unread   string // why it is not known what waits, when it is not
 	summary  agentSummary
 	summedAt time.Time
 }
@@ -103,8 +112,9 @@ func (h *Health) Tick(ctx context.Context) error {
 	if now.UnixNano()-last < int64(tickEvery) || !h.ticked.CompareAndSwap(last, now.UnixNano()) {
 		return nil
 	}
+	checked := false
 	done := errors.Join(
-		h.turn(ctx, "checks", h.cfg.CheckEvery, h.Check),
+		h.turn(ctx, "checks", h.cfg.CheckEvery, func(ctx context.Context) error { checked = true; return h.Check(ctx) }),
 		h.turn(ctx, "canaries", h.cfg.CanaryEvery, h.sendCanaries),
 		h.Silences(ctx),
 		h.Collect(ctx),
@@ -114,6 +124,9 @@ func (h *Health) Tick(ctx context.Context) error {
 		h.mu.Lock()
 		h.last = report
 		h.mu.Unlock()
+		if checked {
+			h.complain(ctx, report)
+		}
 	}
 	return errors.Join(done, err)
 }

@@ -79,7 +79,7 @@ func newHealth(t *testing.T, more func(*Config)) (*Health, *topics) {
 	p := new(topics)
 	c := Config{
 		Version: "test", State: state.NewMemory(100_000, 64<<20), Publish: p.publish, Open: true,
-		CheckEvery: time.Minute, CanaryEvery: 5 * time.Minute, Timeout: 10 * time.Second,
+		CheckEvery: time.Minute, CanaryEvery: 5 * time.Minute, Silence: 3 * time.Minute, Timeout: 10 * time.Second,
 		Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
 	}
 	if more != nil {
@@ -139,6 +139,9 @@ func TestJudge(t *testing.T) {
 			Warning, []string{"the last call failed: HTTP 500", "calls failed (auth 1, retry 2)"}},
 		{"failures and then success", facts{enabled: true, check: well, tally: tally{LastFailure: now.Add(-2), LastSuccess: now, Slots: []slot{{Number: number, Accepted: 1, Failures: map[string]int64{"retry": 2}}}}},
 			Healthy, nil},
+		{"a backlog that is young", facts{enabled: true, check: well, waiting: Waiting{Messages: 900, Oldest: 10 * time.Minute, Known: true}}, Healthy, nil},
+		{"a backlog that is old", facts{enabled: true, check: well, waiting: Waiting{Messages: 9, Oldest: 17 * time.Minute, Known: true}},
+			Warning, []string{"9 messages wait for it, the oldest for 17m0s"}},
 		{"a canary that came out", facts{enabled: true, check: well, canaryEvery: time.Minute, canary: map[string]canaryRecord{"events": {Sent: now.Add(-time.Minute), Arrived: now}}}, Healthy, nil},
 		{"a canary that is late", facts{enabled: true, check: well, canaryEvery: time.Minute, canary: map[string]canaryRecord{"events": {Sent: now.Add(-4 * time.Minute), Arrived: now}}},
 			Failing, []string{"of events that came out was sent 4m0s ago"}},
@@ -268,6 +271,38 @@ func TestFigures(t *testing.T) {
 			t.Errorf("got %+v, want those of the last hour", i)
 		}
 	})
+}
+
+// TestWaiting: when it is not known what waits the report says so, once in the log, and is whole but for that.
+func TestWaiting(t *testing.T) {
+	var mu sync.Mutex
+	var log strings.Builder
+	failure := errors.New("give the account roles/monitoring.viewer")
+	h, _ := newHealth(t, func(c *Config) {
+		c.Instances = []Instance{{Name: "a", Enabled: true, To: &receiver{}}, {Name: "b", Enabled: true, To: &receiver{}}}
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Waiting = func(context.Context) (map[string]Waiting, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return map[string]Waiting{"a": {Messages: 3, Oldest: time.Second, Known: failure == nil}}, failure
+		}
+	})
+	for range 2 {
+		r := report(t, h)
+		if len(r.Integrations) != 2 || r.Integrations[0].Waiting != nil || r.WaitingError != failure.Error() {
+			t.Errorf("got %+v, want both integrations, nothing of what waits, and why", r)
+		}
+	}
+	if n := strings.Count(log.String(), "roles/monitoring.viewer"); n != 1 {
+		t.Errorf("the log has it %d times, want once", n)
+	}
+	mu.Lock()
+	failure = nil
+	mu.Unlock()
+	r := report(t, h)
+	if a, b := r.Integrations[0], r.Integrations[1]; a.Waiting == nil || *a.Waiting != 3 || *a.WaitingAge != 1 || b.Waiting != nil || r.WaitingError != "" {
+		t.Errorf("got %+v, want 3 that wait for a, and nothing known of b", r)
+	}
 }
 
 // downStore is a state that can be away.

@@ -31,6 +31,7 @@ type facts struct {
 	enabled bool
 	check   checkRecord
 	tally   tally
+	waiting Waiting
 	canary  map[string]canaryRecord // by topic; nil: it did not opt in
 	// canaryEvery is how often one is sent, canarySince when that began.
 	canaryEvery time.Duration
@@ -40,6 +41,8 @@ type facts struct {
 const (
 	// checksInVain after which a receiver counts as down: one may be a blink.
 	checksInVain = 2
+	// waitsLong is what no burst explains.
+	waitsLong = 10 * time.Minute
 	// canariesMissed after which the way counts as broken.
 	canariesMissed = 3
 )
@@ -82,6 +85,9 @@ func judge(now time.Time, f facts) (Status, []string) {
 	}
 	if len(hour.Failures) > 0 && hour.Accepted == 0 {
 		say(Warning, "nothing was accepted in the last hour, and calls failed (%s)", classes(hour.Failures))
+	}
+	if w := f.waiting; w.Messages > 0 && w.Oldest > waitsLong {
+		say(Warning, "%d messages wait for it, the oldest for %s", w.Messages, w.Oldest.Round(time.Second))
 	}
 	if hour.Dead > 0 {
 		say(Warning, "%d went to the dead letters in the last hour; apssctl dlq list says why", hour.Dead)

@@ -18,6 +18,7 @@ type Report struct {
 	State        StateReport   `json:"state"`
 	Integrations []Integration `json:"integrations"` // in the document's order
 	Agents       agentSummary  `json:"agents"`
+	WaitingError string        `json:"waiting_error,omitempty"` // why it is not known what waits
 }
 
 // StateReport is how the memory is that instances share.
@@ -42,6 +43,7 @@ type Integration struct {
 	Failures    map[string]int64 `json:"failures"`        // calls that failed in the last hour, by class
 	DeadLetters int64            `json:"dead_letters"`    // in the last hour
 	Waiting     *int64           `json:"waiting"`         // messages in the subscriptions; null: nobody can say here
+	WaitingAge  *float64         `json:"waiting_seconds"` // since the oldest of them was published
 	Breaker     BreakerReport    `json:"breaker"`
 	// Canary is by topic, of an integration that opted in.
 	Canary map[string]CanaryReport `json:"canary,omitempty"`
@@ -83,21 +85,16 @@ func (h *Health) Report(ctx context.Context) (Report, error) {
 	if !r.State.DownSince.IsZero() {
 		r.Status = Warning
 	}
-	waiting, err := h.waiting(ctx)
-	if err != nil {
-		h.cfg.Log.WarnContext(ctx, "how much waits is not known", "error", err.Error())
-	}
+	var waiting map[string]Waiting
+	waiting, r.WaitingError = h.waiting(ctx)
 	sending, err := read[round](ctx, h.cfg.State, schedule, "canaries")
 	if err != nil {
 		return Report{}, fmt.Errorf("reading the state: %w", err)
 	}
 	for _, in := range h.cfg.Instances {
-		i, err := h.integration(ctx, in, sending.Since, now)
+		i, err := h.integration(ctx, in, waiting[in.Name], sending.Since, now)
 		if err != nil {
 			return Report{}, fmt.Errorf("reading the state of %s: %w", in.Name, err)
-		}
-		if n, ok := waiting[in.Name]; ok {
-			i.Waiting = &n
 		}
 		if i.Status.rank() > r.Status.rank() {
 			r.Status = i.Status
@@ -119,27 +116,43 @@ func (h *Health) stateReport() (r StateReport) {
 	return r
 }
 
-func (h *Health) waiting(ctx context.Context) (map[string]int64, error) {
+// waiting is what waits for each integration, and why that is not known, when it is not: a report is made all the same.
+func (h *Health) waiting(ctx context.Context) (waiting map[string]Waiting, unread string) {
 	if h.cfg.Waiting == nil {
-		return nil, nil //nolint:nilnil // nobody can say, and a nil map says so
+		return nil, ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
+	asking, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
-	return h.cfg.Waiting(ctx)
+	waiting, err := h.cfg.Waiting(asking)
+	if err != nil {
+		unread = clip(err.Error())
+	}
+	h.mu.Lock()
+	news := h.unread != unread
+	h.unread = unread
+	h.mu.Unlock()
+	if news && err != nil {
+		h.cfg.Log.WarnContext(ctx, "what waits in the subscriptions is not known", "error", unread)
+	}
+	return waiting, unread
 }
 
 // integration is how one is.
-func (h *Health) integration(ctx context.Context, in Instance, canarySince, now time.Time) (Integration, error) {
+func (h *Health) integration(ctx context.Context, in Instance, waiting Waiting, canarySince, now time.Time) (Integration, error) {
 	c, err1 := read[checkRecord](ctx, h.cfg.State, checks, in.Name)
 	t, err2 := read[tally](ctx, h.cfg.State, deliveries, in.Name)
 	if err := errors.Join(err1, err2); err != nil {
 		return Integration{}, err
 	}
-	f := facts{enabled: in.Enabled, check: c, tally: t, canaryEvery: h.cfg.CanaryEvery, canarySince: canarySince}
+	f := facts{enabled: in.Enabled, check: c, tally: t, waiting: waiting, canaryEvery: h.cfg.CanaryEvery, canarySince: canarySince}
 	hour := t.hour(now)
 	i := Integration{
 		Name: in.Name, Kind: in.Kind, LastSuccess: t.LastSuccess.UTC(), LastFailure: t.LastFailure.UTC(), LastError: t.LastError,
 		PerHour: hour.Accepted, Failures: hour.Failures, DeadLetters: hour.Dead, Breaker: BreakerReport{State: "closed"},
+	}
+	if waiting.Known {
+		age := waiting.Oldest.Seconds()
+		i.Waiting, i.WaitingAge = &waiting.Messages, &age
 	}
 	if !c.At.IsZero() {
 		i.Check = &CheckReport{

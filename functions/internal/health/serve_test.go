@@ -93,7 +93,9 @@ func TestShape(t *testing.T) {
 				{Name: "siem", Kind: "sweetsecurity", Enabled: true, To: &receiver{}, Ways: []Way{{Topic: Events, Figures: func() Figures { return Figures{} }}}},
 				{Name: "spare", Kind: "sweetsecurity"},
 			}
-			c.Waiting = func(context.Context) (map[string]int64, error) { return map[string]int64{"chat": 17}, nil }
+			c.Waiting = func(context.Context) (map[string]Waiting, error) {
+				return map[string]Waiting{"chat": {Messages: 17, Oldest: 90 * time.Second, Known: true}}, nil
+			}
 		})
 		a := agentsUnderTest{h, new(topics), t}
 		h.cfg.Publish = a.publish

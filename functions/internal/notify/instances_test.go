@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,8 +43,25 @@ func on(t *testing.T, server *redistest.Server, to integration.Integration, chan
 	return s, p
 }
 
+// bring hands a in until it is done with, as Pub/Sub does: to a busy machine the store may look down for a moment. It
+// returns how often it came again.
+func (s setup) bring(t *testing.T, a *event.Alert) (again int) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * s.lease()); ; again++ {
+		e := s.hand(t.Context(), a)
+		if e == nil {
+			return again
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("alert %s: %v", a.ID, e)
+			return again
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+}
+
 // TestInstancesOpenOnce: a hundred alerts of one fingerprint come to two instances at the same moment. One message is
-// sent, and all are counted.
+// sent, and all are counted; of those that came again because an answer of the store was late, some perhaps twice.
 func TestInstancesOpenOnce(t *testing.T) {
 	server := redistest.Start(t)
 	p := &people{}
@@ -54,15 +72,16 @@ func TestInstancesOpenOnce(t *testing.T) {
 	a, _ := on(t, server, p, nil)
 	b, _ := on(t, server, p, nil)
 	var wg sync.WaitGroup
+	var again atomic.Int64
 	for i := range 100 {
-		wg.Go(func() { []setup{a, b}[i%2].done(t, alert(i, "f", event.High)) })
+		wg.Go(func() { again.Add(int64([]setup{a, b}[i%2].bring(t, alert(i, "f", event.High)))) })
 	}
 	wg.Wait()
 	wantLines(t, &p.inbox, "opened f x1 HIGH")
 	for _, s := range []setup{a, b} {
 		r, err := s.cfg.State.Get(t.Context(), s.incidents, "f")
-		if got := parse(r); err != nil || got == nil || got.Count != 100 {
-			t.Errorf("got %+v and %v, want 100 counted", got, err)
+		if got := parse(r); err != nil || got == nil || got.Count < 100 || got.Count > 100+again.Load() {
+			t.Errorf("got %+v and %v, want 100 counted; %d came again", got, err, again.Load())
 		}
 	}
 }

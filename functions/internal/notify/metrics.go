@@ -107,11 +107,11 @@ func (m *metrics) alert(ctx context.Context, f fate) {
 // call counts a call that came to e.
 func (m *metrics) call(ctx context.Context, k kind, e *outcome.Error, took time.Duration) {
 	class := outcome.OK
-	if e == nil {
-		m.messages.Add(1)
-	} else if int(e.Class) < len(m.byCall[k]) {
+	switch {
+	case e == nil:
+	case int(e.Class) < len(m.byCall[k]):
 		class = e.Class
-	} else {
+	default:
 		class = outcome.Retry
 	}
 	if class != outcome.OK {

@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"github.com/apss-sensor/apss/functions/internal/forward"
 	"github.com/apss-sensor/apss/functions/internal/health"
+	"github.com/apss-sensor/apss/functions/internal/health/backlog"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/secret"
@@ -26,8 +30,11 @@ func (p *Program) newHealth(instances []health.Instance) (*health.Health, error)
 		Version: p.version, Instances: instances, State: p.state, Publish: p.publish,
 		// Cloud Run asks who calls before we are: https://cloud.google.com/run/docs/authenticating/overview
 		Open:       s.Local || s.Service != "",
-		CheckEvery: s.CheckEvery, CanaryEvery: s.CanaryEvery, Timeout: s.CallTimeout,
+		CheckEvery: s.CheckEvery, CanaryEvery: s.CanaryEvery, Silence: s.Silence, Timeout: s.CallTimeout,
 		Log: p.tel.Logger(), Meter: p.tel.Meter(),
+	}
+	if p.backlog != nil {
+		c.Waiting = p.backlog.Read
 	}
 	if !s.AdminToken.Empty() {
 		token, err := secret.Schemes{secretmanager.Scheme: p.secrets.Parse}.Parse(s.AdminToken.Reveal())
@@ -37,6 +44,27 @@ func (p *Program) newHealth(instances []health.Instance) (*health.Health, error)
 		c.Token = token
 	}
 	return health.New(c)
+}
+
+const (
+	// Cloud Monitoring has new figures each minute; a stand-in always has.
+	freshInCloud, freshLocally = time.Minute, time.Second
+)
+
+// newBacklog returns what reads how much waits; nil where nobody knows: without Cloud Monitoring in a local run, and with
+// an emulator of Pub/Sub, which gives no metrics.
+func (p *Program) newBacklog() *backlog.Reader {
+	s := p.settings
+	c := backlog.Config{Project: s.Project, Topics: []string{path.Base(s.EventsTopic), path.Base(s.AlertsTopic)}, Fresh: freshInCloud}
+	switch {
+	case s.Monitoring == "off", !slices.Contains(p.functions, Health):
+		return nil
+	case s.Monitoring != "cloud":
+		c.Standin, c.Fresh = s.Monitoring, freshLocally
+	case s.Local, os.Getenv("PUBSUB_EMULATOR_HOST") != "": // as the client of Pub/Sub looks for it
+		return nil
+	}
+	return backlog.New(c)
 }
 
 // serveHealth adds what only the function Health serves.

@@ -22,6 +22,7 @@ import (
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/forward"
 	"github.com/apss-sensor/apss/functions/internal/health"
+	"github.com/apss-sensor/apss/functions/internal/health/backlog"
 	"github.com/apss-sensor/apss/functions/internal/integration"
 	"github.com/apss-sensor/apss/functions/internal/registry"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
@@ -62,6 +63,7 @@ type Program struct {
 	forwards []*forward.Forward
 	state    state.Store
 	alerts   []alertHandler
+	backlog  *backlog.Reader // nil: nobody knows what waits
 	health   *health.Health
 	handler  http.Handler
 }
@@ -108,6 +110,7 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 	}
 	p.dead = deadletter.New(p.client, s.DeadLettersTopic, s.DeadLettersTimeout)
 	p.inHand = budget.New(s.InHand)
+	p.backlog = p.newBacklog()
 	if p.state, err = openState(ctx); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
@@ -189,6 +192,9 @@ func (p *Program) Close(ctx context.Context) error {
 	errs := []error{p.secrets.Close()}
 	if p.state != nil {
 		errs = append(errs, p.state.Close())
+	}
+	if p.backlog != nil {
+		errs = append(errs, p.backlog.Close())
 	}
 	if p.client != nil {
 		errs = append(errs, p.client.Close())

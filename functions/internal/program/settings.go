@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"time"
 
@@ -33,6 +34,10 @@ type settings struct {
 	AdminToken  secret.Value  `env:"APSS_ADMIN_TOKEN"`
 	CheckEvery  time.Duration `env:"HEALTH_CHECK_EVERY, default=1m"`
 	CanaryEvery time.Duration `env:"HEALTH_CANARY_EVERY, default=5m"` // 0: none
+	Silence     time.Duration `env:"HEALTH_AGENT_SILENCE, default=3m"`
+	// Monitoring is what knows how much waits in the subscriptions: cloud, off, or in a local run the host:port of what
+	// stands where Cloud Monitoring stands.
+	Monitoring string `env:"HEALTH_MONITORING, default=cloud"`
 
 	// StateStore is what the instances share: memory (each has its own), redis://, rediss:// or firestore://.
 	StateStore         secret.Value `env:"STATE_STORE, default=memory"` // people put passwords into URLs
@@ -102,6 +107,15 @@ func (s *settings) Validate() error {
 	between("HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
 	if s.CanaryEvery != 0 {
 		between("HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
+	}
+	between("HEALTH_AGENT_SILENCE", s.Silence, time.Second, 24*time.Hour)
+	if host, port, err := net.SplitHostPort(s.Monitoring); s.Monitoring != "cloud" && s.Monitoring != "off" && s.Monitoring != "" {
+		switch {
+		case err != nil || host == "" || port == "":
+			fault("HEALTH_MONITORING %.100q is none of cloud, off and host:port", s.Monitoring)
+		case !s.Local:
+			fault("HEALTH_MONITORING is the address of a stand-in, which is for local runs (APSS_LOCAL=true): want cloud or off")
+		}
 	}
 	// Longer answers make Pub/Sub push more slowly (cloud.google.com/pubsub/docs/push#push_backoff).
 	between("FORWARD_LINGER", s.Linger, 0, time.Second)

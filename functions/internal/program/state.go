@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/apss-sensor/apss/functions/internal/notify"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
 	"github.com/apss-sensor/apss/functions/internal/state"
 	"github.com/apss-sensor/apss/functions/internal/state/firestore"
@@ -96,7 +97,7 @@ func (p *Program) redis(u url.URL) (redis.Config, error) {
 // shared is first, with memory for the time when it is down.
 func (p *Program) shared(first state.Store, timeout time.Duration) (state.Store, error) {
 	s, err := state.NewFallback(state.FallbackConfig{
-		First: first, Memory: newMemory(), Timeout: timeout, Log: p.tel.Logger(), Meter: p.tel.Meter(),
+		First: first, Memory: newMemory(), Merge: notify.Merge, Timeout: timeout, Log: p.tel.Logger(), Meter: p.tel.Meter(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, first.Close())
