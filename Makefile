@@ -38,7 +38,7 @@ build: ## build the programs into bin/
 	$(GOBUILD) -o bin/ ./edge/cmd/... ./functions/cmd/... ./webhook/cmd/... ./infra/local/cmd/...
 
 .PHONY: e2e
-e2e: build ## prove it on the cluster of KUBECONFIG, with APSS_E2E_LOAD as the command that loads an image (NAME:TAG FOLDER)
+e2e: build ## prove it on the cluster of KUBECONFIG, with APSS_E2E_LOAD as the command that loads an image (NAME:TAG FOLDER ENTRYPOINT)
 	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG, and APSS_E2E_LOAD or APSS_E2E_IMAGE: see infra/local/e2e/doc.go"; exit 1; }
 	$(GOBUILD) -o bin/ ./infra/local/e2e/witness
 	go test -count=1 -v -timeout 30m ./infra/local/e2e

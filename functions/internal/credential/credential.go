@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
 	"github.com/apss-sensor/apss/shared/secret"
 )
@@ -31,6 +32,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 		var zero T
 		return zero, err
 	}
+	httpx.Hide(ctx, values...)
 	result, err := call(values)
 	if err == nil || outcome.From(err).Class != outcome.Auth {
 		return result, redact(err, values)
@@ -42,6 +44,7 @@ func All[T any](ctx context.Context, sources []Named, call func([]secret.Value) 
 	if freshErr != nil || slices.EqualFunc(values, fresh, secret.Value.Equal) {
 		return result, redact(err, values)
 	}
+	httpx.Hide(ctx, fresh...)
 	result, err = call(fresh)
 	return result, redact(err, append(values, fresh...))
 }

@@ -4,19 +4,24 @@ import (
 	"context"
 	"time"
 
+	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
-// Try makes i's own test when it is a [Tester], else call, and returns what the receiver said: of a failure the status and
-// reason, where the receipt has none. A panic is a failure. The error is an *[outcome.Error].
+// Try makes i's own test when it is a [Tester], else call, and returns what the receiver said: where the receipt does not
+// say it, the last answer over HTTP, or of a failure its status and reason. A panic is a failure. The error is an *[outcome.Error].
 func Try(ctx context.Context, i any, call func(context.Context) error) (Receipt, error) {
 	begin := time.Now()
+	ctx, heard := httpx.Listen(ctx)
 	receipt, err := try(ctx, i, call)
 	if receipt.Latency == 0 {
 		receipt.Latency = time.Since(begin)
 	}
 	e := outcome.From(err)
 	if e == nil || e.Class == outcome.OK {
+		if receipt.Status == 0 && receipt.Answer == "" {
+			receipt.Status, receipt.Answer = heard.Last()
+		}
 		return receipt, nil
 	}
 	if receipt.Status == 0 {

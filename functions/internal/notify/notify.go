@@ -126,9 +126,9 @@ func New(c Config) (*Notify, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	n.sweepBy = func(deadline time.Time) {
-		ctx, cancel := context.WithDeadline(ctx, deadline)
+		short, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
-		if err := n.sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := n.sweep(short); err != nil && ctx.Err() == nil {
 			c.Log.WarnContext(ctx, "what is due could not all be sent", "integration", c.Name, "error", err.Error())
 		}
 	}

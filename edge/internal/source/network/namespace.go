@@ -23,6 +23,7 @@ type namespace struct {
 	known     map[uint64]key        // by cookie
 	told      cookies               // of what has ended, and of its TIME_WAIT
 	listening map[service]time.Time // when each was listening last
+	clients   clients
 	ephemeral ports
 	pulse     pulse
 	lists     uint64

@@ -20,11 +20,16 @@ const (
 	askTimeout = 300 * time.Millisecond
 	// wholeMessage is how many lines of a message are printed.
 	wholeMessage = 40
+	// Sooner than in the cloud, so that a person sees it.
+	canaryEvery = 30 * time.Second
+	heartbeat   = 5 * time.Second
+	silence     = 20 * time.Second
 )
 
 // up runs the system and shows it until ctx ends, which is how it should end, or a program does.
 func up(ctx context.Context, c system.Config, out *os.File) error {
 	started := time.Now()
+	c.CanaryEvery, c.Heartbeat, c.Silence = canaryEvery, heartbeat, silence
 	s, err := system.Start(ctx, c, system.Watcher{})
 	if err != nil {
 		return err

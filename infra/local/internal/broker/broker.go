@@ -1,13 +1,13 @@
 // Package broker is the Pub/Sub of a local run: a server in this process, or Google's emulator.
 //
 // Publishers reach either through PUBSUB_EMULATOR_HOST. [Broker.Subscribe] gives a [dispatch.Source] of every message
-// that is published from then on.
+// that is published from then on. [Broker.Keep] makes a subscription that others pull from, as apssctl does.
 //
 // The server in this process is pstest, which speaks the protocol and keeps the topics, but is made for short tests: it
 // keeps every message until told to clear all of them, forgets after ten minutes what nobody took, and streams a message
 // at a time every 10 ms. So messages do not go through its memory: a hook in front of its Publish hands them to the
 // queues of this package, which forget a message when it is done. Only a topic that a client subscribed to over the
-// protocol (with apssctl or gcloud) also goes through pstest, which is cleared every 10,000 messages.
+// protocol (with gcloud) also goes through pstest, which is cleared every 10,000 messages.
 package broker
 
 import (
@@ -75,7 +75,7 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 		}
 	}()
 	if o.Emulator == "" {
-		if b.server, err = startServer(o); err != nil {
+		if b.server, err = startServer(o, b.log); err != nil {
 			return nil, err
 		}
 		b.addr = b.server.addr()
@@ -130,6 +130,20 @@ func (b *Broker) Subscribe(ctx context.Context, topic, name string) (Source, err
 	}
 	b.closings = append(b.closings, p.close)
 	return p, nil
+}
+
+// Keep makes a pull subscription by its short name, for clients of the protocol. Nothing is forgotten but the oldest of
+// more than 10,000 messages in this process.
+func (b *Broker) Keep(ctx context.Context, topic, name string) error {
+	if b.server != nil {
+		b.server.keep(b.TopicName(topic), b.SubscriptionName(name))
+		return nil
+	}
+	_, err := b.subs.CreateSubscription(ctx, &pubsubpb.Subscription{Name: b.SubscriptionName(name), Topic: b.TopicName(topic)})
+	if err != nil && status.Code(err) != codes.AlreadyExists {
+		return fmt.Errorf("creating the subscription %s: %w", name, err)
+	}
+	return nil
 }
 
 // Publish publishes to a topic by its full name.

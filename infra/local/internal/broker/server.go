@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strconv"
 	"sync"
@@ -28,6 +29,7 @@ const (
 // server is pstest with queues in front of it.
 type server struct {
 	pstest   *pstest.Server
+	log      *slog.Logger
 	maxBytes int64
 	bytes    atomic.Int64 // held by all queues
 	clearing sync.WaitGroup
@@ -35,17 +37,19 @@ type server struct {
 
 	mu     sync.Mutex
 	topics map[string]*topic
+	boxes  map[string]*box // by the subscription's name
 	ids    int64
 	kept   int // messages that pstest keeps
 }
 
 type topic struct {
 	queues     []*queue
+	boxes      []*box
 	subscribed bool // by a client, in pstest
 }
 
-func startServer(o Options) (_ *server, err error) {
-	s := &server{maxBytes: o.MaxBytes, topics: make(map[string]*topic)}
+func startServer(o Options, log *slog.Logger) (_ *server, err error) {
+	s := &server{log: log, maxBytes: o.MaxBytes, topics: make(map[string]*topic), boxes: make(map[string]*box)}
 	if s.maxBytes == 0 {
 		s.maxBytes = defaultMaxBytes
 	}
@@ -60,7 +64,10 @@ func startServer(o Options) (_ *server, err error) {
 	}()
 	s.pstest = pstest.NewServerWithAddress(addr,
 		pstest.ServerReactorOption{FuncName: "Publish", Reactor: reactor(s.onPublish)},
-		pstest.ServerReactorOption{FuncName: "CreateSubscription", Reactor: reactor(s.onSubscribe)})
+		pstest.ServerReactorOption{FuncName: "CreateSubscription", Reactor: reactor(s.onSubscribe)},
+		pstest.ServerReactorOption{FuncName: "Pull", Reactor: reactor(s.onPull)},
+		pstest.ServerReactorOption{FuncName: "Acknowledge", Reactor: reactor(s.onAcknowledge)},
+		pstest.ServerReactorOption{FuncName: "ModifyAckDeadline", Reactor: reactor(s.onModify)})
 	return s, nil
 }
 
@@ -113,7 +120,7 @@ func (s *server) onPublish(request any) (bool, any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.topics[req.GetTopic()]
-	if t == nil || len(t.queues) == 0 && t.subscribed {
+	if t == nil || len(t.queues)+len(t.boxes) == 0 && t.subscribed {
 		return false, nil, nil
 	}
 	size *= int64(len(t.queues))
@@ -130,6 +137,9 @@ func (s *server) onPublish(request any) (bool, any, error) {
 		for _, q := range t.queues {
 			q.push(dispatch.Message{ID: id, Lease: id, Data: m.GetData(), Attributes: maps.Clone(m.GetAttributes()),
 				OrderingKey: m.GetOrderingKey(), PublishTime: now})
+		}
+		for _, b := range t.boxes {
+			b.put(id, m, now)
 		}
 	}
 	if !t.subscribed {

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"container/heap"
+	"container/list"
 	"context"
 	"log/slog"
 	"net/http"
@@ -45,6 +46,7 @@ type Stats struct {
 	DeadLettered int64
 	Held         int // received and neither acked nor dead-lettered
 	HeldEvents   int
+	Oldest       time.Time // when the first of those was published that are held; zero: none is
 	InFlight     int
 	Window       int
 	Paused       bool
@@ -124,6 +126,7 @@ type held struct {
 	attempt int // of the last request
 	due     time.Time
 	events  int
+	place   *list.Element
 }
 
 type result struct {
@@ -161,9 +164,9 @@ type run struct {
 	results chan result
 
 	pace      pace
-	ready     []*held // never tried
-	waiting   dueHeap // to be tried again
-	held      int
+	ready     []*held   // never tried
+	waiting   dueHeap   // to be tried again
+	held      list.List // of *held, as they came, which is nearly as they were published
 	heldEvent int
 	inFlight  int
 	fetching  bool
@@ -207,7 +210,7 @@ func (r *run) loop(ctx, requests context.Context) {
 		timer.Reset(r.start(requests, time.Now()))
 		r.publishStats()
 		var wants chan int
-		room := r.opts.MaxHeld - r.held
+		room := r.opts.MaxHeld - r.held.Len()
 		if !r.fetching && room > 0 {
 			wants = r.wants
 		}
@@ -271,9 +274,10 @@ func (r *run) take(ctx context.Context, messages []Message) {
 		}
 		events, _ := strconv.Atoi(m.Attributes["count"]) // 0 for what is not ours
 		r.counters.Received++
-		r.held++
+		h := &held{Message: m, events: events}
+		h.place = r.held.PushBack(h)
 		r.heldEvent += events
-		r.ready = append(r.ready, &held{Message: m, events: events})
+		r.ready = append(r.ready, h)
 	}
 }
 
@@ -325,13 +329,16 @@ func (r *run) settle(res result) {
 }
 
 func (r *run) drop(h *held) {
-	r.held--
+	r.held.Remove(h.place)
 	r.heldEvent -= h.events
 }
 
 func (r *run) publishStats() {
 	s := r.counters
-	s.Held, s.HeldEvents, s.InFlight, s.Window = r.held, r.heldEvent, r.inFlight, r.pace.size()
+	s.Held, s.HeldEvents, s.InFlight, s.Window = r.held.Len(), r.heldEvent, r.inFlight, r.pace.size()
+	if first := r.held.Front(); first != nil {
+		s.Oldest = first.Value.(*held).PublishTime
+	}
 	s.BackedOff = time.Now().Before(r.pace.until)
 	r.mu.Lock()
 	r.stats = s

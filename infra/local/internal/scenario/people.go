@@ -78,14 +78,14 @@ func (p *play) hang(ctx context.Context) (err error) {
 		seen := p.at(a)
 		switch {
 		case err != nil:
-			p.late = append(p.late, s.deed+": not everybody else had its alert before Slack was back")
+			p.fault("%s: not everybody else had its alert before Slack was back", s.deed)
 		case len(seen.messages) > 0:
-			p.late = append(p.late, s.deed+": Slack has its message although it hangs")
+			p.fault("%s: Slack has its message although it hangs", s.deed)
 		default:
 			p.tell("      at Sweet Security, PagerDuty and the webhook %d ms after it began; Slack still hangs", time.Since(since).Milliseconds())
 		}
 	}
-	return nil
+	return p.waits(ctx, system.Slack, back)
 }
 
 // poll looks until there is what is waited for, or ctx ends.
@@ -176,6 +176,7 @@ func (p *play) whole() (faults []string) {
 			}
 		}
 	}
+	faults = append(faults, p.silences()...)
 	for _, r := range p.Receivers() {
 		b := r.Balance()
 		if b.Published != b.Delivered+b.Dead+b.Waiting || b.Waiting > 0 || b.Dead > 0 || b.Twice > 0 {
@@ -229,7 +230,7 @@ func (p *play) told(ctx context.Context) (rows []ReceiverRow, faults []string) {
 			fmt.Fprintln(p.out, "  "+line)
 		}
 	}
-	return rows, append(faults, p.late...)
+	return rows, append(faults, p.faults()...)
 }
 
 // examples are the message with most changes in whole, and the others' titles.

@@ -1,4 +1,6 @@
-// Package scenario plays make demo-once: deeds on this machine that intruders do, here without effect, and their alerts; a kill of the agent in the middle of a burst, outages
+// Package scenario plays make demo-once: deeds on this machine that intruders do, here without effect, and their alerts; a
+// look at the health of everything and a test of each receiver, by HTTP and with apssctl; a dead letter that is read and
+// brought again; an agent that falls silent and comes back; a kill of the agent in the middle of a burst, outages
 // of Pub/Sub and of receivers, a poison event; and then accounts for every deed and every event, by its id, and for what
 // each receiver was told of every alert.
 package scenario
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
@@ -40,17 +43,36 @@ const (
 	outageBefore = 50
 )
 
-// story tells what happens, and remembers it.
+// story tells what happens, and remembers it. Safe for concurrent use.
 type story struct {
 	out     io.Writer
 	started time.Time
+
+	telling sync.Mutex
 	lines   []TimelineLine
+	late    []string // what was not as it should be when it was looked at
 }
 
 func (st *story) tell(format string, args ...any) {
 	line := TimelineLine{At: time.Since(st.started).Seconds(), Text: view.Printable(fmt.Sprintf(format, args...))}
+	st.telling.Lock()
+	defer st.telling.Unlock()
 	st.lines = append(st.lines, line)
 	fmt.Fprintf(st.out, "%6.2fs  %s\n", line.At, line.Text)
+}
+
+// fault notes what is not as it should be.
+func (st *story) fault(format string, args ...any) {
+	st.telling.Lock()
+	defer st.telling.Unlock()
+	st.late = append(st.late, fmt.Sprintf(format, args...))
+}
+
+// faults are those that were noted.
+func (st *story) faults() []string {
+	st.telling.Lock()
+	defer st.telling.Unlock()
+	return slices.Clone(st.late)
 }
 
 // Run plays the scenario and prints the story, or with asJSON the result, on out. Its error says what was lost.
@@ -65,6 +87,7 @@ func Run(ctx context.Context, c system.Config, out io.Writer, asJSON bool) error
 	c.MinBackoff, c.MaxBackoff, c.MaxPushBackoff = 250*time.Millisecond, 2*time.Second, time.Second
 	c.AlertWindow = window
 	c.IncidentWindow, c.ResolveAfter, c.CallTimeout, c.NoRate = incidentWindow, resolveAfter, callTimeout, true
+	c.CanaryEvery, c.Heartbeat, c.Silence = canaryEvery, heartbeat, silentFor
 	p := &play{story: st, tracker: newTracker(), demo: c.Demo(), sealed: make(map[string]bool), alerts: newAlerts()}
 	result, err := p.run(ctx, c)
 	if err != nil {
@@ -93,7 +116,7 @@ type play struct {
 	alerts    *alerts
 	latencies []Latency
 	sealed    map[string]bool // ids in the spool of the killed agent
-	late      []string        // what was not told in time
+	once      []*event.Alert  // about silent agents
 }
 
 func (p *play) run(ctx context.Context, c system.Config) (result Result, err error) {
@@ -115,7 +138,21 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 	for _, r := range p.Receivers() {
 		p.tell("started: %s's stand-in on %s", r.Kind, r.Addr)
 	}
-	acts := []func(context.Context) error{p.files, p.process, p.connection, p.intrude, p.hang, p.burst, p.poison}
+	playing, end := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	var another sync.WaitGroup
+	another.Go(func() { ended <- p.otherNode(playing) })
+	defer func() {
+		end()
+		another.Wait()
+	}()
+	together := func(acts ...func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error { return atOnce(ctx, acts...) }
+	}
+	acts := []func(context.Context) error{
+		p.files, p.process, p.connection, p.intrude, p.health, together(p.hang, p.letters), p.burst, p.poison,
+		func(context.Context) error { return <-ended },
+	}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return result, p.explain(err)
@@ -127,6 +164,25 @@ func (p *play) run(ctx context.Context, c system.Config) (result Result, err err
 		}
 	}
 	return p.account(ctx)
+}
+
+// atOnce runs acts at the same time; the first that fails ends the others.
+func atOnce(ctx context.Context, acts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(acts))
+	var wg sync.WaitGroup
+	for _, act := range acts {
+		wg.Go(func() {
+			if err := act(ctx); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	close(failed)
+	return <-failed // nil when none did
 }
 
 // explain adds what a program said to an error that it may have caused.

@@ -44,6 +44,15 @@ type Config struct {
 	NoRate                       bool
 	CallTimeout                  time.Duration // of the functions' calls to receivers
 
+	CanaryEvery time.Duration // Sweet Security and the webhook get one so often; 0: nobody does
+	Heartbeat   time.Duration // between two of an agent's; 0 is its default
+	Silence     time.Duration // after which an agent is silent; 0 is the functions' default
+
+	// Env is put to the functions' environment. Receivers changes the receivers, Sweet Security the first of them, before
+	// they start; nil: they are as they are.
+	Env       []string
+	Receivers func([]*Receiver) []*Receiver
+
 	// Of each push subscription; Filter only of the events'.
 	AckDeadline            time.Duration
 	MinBackoff, MaxBackoff time.Duration
@@ -78,6 +87,9 @@ func (c Config) LogFile() string { return filepath.Join(c.Dir, "apss-local.log")
 
 // SpoolDir is the agent's spool.
 func (c Config) SpoolDir() string { return filepath.Join(c.Dir, "spool") }
+
+// ControlFile sets the environment of apssctl, for a shell.
+func (c Config) ControlFile() string { return filepath.Join(c.Dir, "apssctl.env") }
 
 // StateDir is where the agent's sensors remember.
 func (c Config) StateDir() string { return filepath.Join(c.Dir, "state") }
@@ -114,7 +126,7 @@ func (c Config) Validate() error {
 	if c.Emulator != "" && c.PubSubPort != 0 {
 		errs = append(errs, errors.New("-pubsub-port has no meaning with PUBSUB_EMULATOR_HOST set: leave one of them"))
 	}
-	for _, name := range []string{"apss-agent", "apss-functions"} {
+	for _, name := range programs() {
 		info, err := os.Stat(c.Program(name))
 		switch {
 		case err != nil:
@@ -136,6 +148,9 @@ func (c Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// programs are those that are run.
+func programs() []string { return []string{"apss-agent", "apss-functions", "apssctl"} }
 
 func writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -2,6 +2,7 @@ package system
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,11 +16,15 @@ import (
 // Addresses of what can be looked at.
 type Addresses struct {
 	PubSub, Functions, Agent string // host:port
+	Token                    string // that the functions' /health asks for
+	Control                  string // file with the environment of apssctl
+	Apssctl                  string // the program
 }
 
 // Addresses returns where things are.
 func (s *System) Addresses() Addresses {
-	return Addresses{PubSub: s.Broker.Addr(), Functions: s.functionsAt, Agent: s.agentAddr}
+	return Addresses{PubSub: s.Broker.Addr(), Functions: s.functionsAt, Agent: s.agentAddr,
+		Token: s.token, Control: s.Config.ControlFile(), Apssctl: s.Config.Program("apssctl")}
 }
 
 // AgentCounts is what the agent says of itself. A restarted agent counts from zero.
@@ -59,13 +64,13 @@ func eachSample(r io.Reader, see func(name string, value float64)) error {
 		if strings.HasPrefix(rest, "{") {
 			end := strings.LastIndexByte(rest, '}')
 			if end < 0 {
-				return fmt.Errorf("reading metrics: %q has no end of its labels", name)
+				return cmp.Or(lines.Err(), fmt.Errorf("reading metrics: %q has no end of its labels", name))
 			}
 			rest = rest[end+1:]
 		}
 		values := strings.Fields(rest)
 		if len(values) == 0 {
-			return fmt.Errorf("reading metrics: %q has no value", name)
+			return cmp.Or(lines.Err(), fmt.Errorf("reading metrics: %q has no value", name)) // the last line, when it broke off
 		}
 		value, err := strconv.ParseFloat(values[0], 64)
 		if err != nil {

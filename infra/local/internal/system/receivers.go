@@ -1,8 +1,10 @@
 package system
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -13,8 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/apss-sensor/apss/infra/local/internal/broker"
 	"github.com/apss-sensor/apss/infra/local/internal/dispatch"
 	"github.com/apss-sensor/apss/infra/local/internal/ledger"
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
@@ -46,17 +50,23 @@ type Receiver struct {
 	Alerts    *ledger.Ledger
 	Incidents *ledger.Incidents
 
-	topics   []string
-	settings map[string]any // the kind's own, with secrets
-	handler  http.Handler
-	server   *http.Server
+	tests  atomic.Int64 // marked messages: tests and canaries
+	canary bool         // it gets canaries, where there are any
+
+	// Topics are those it takes, Settings the instance's in the functions' document: "{}" in a text stands for Addr.
+	Topics   []string
+	Settings map[string]any
+	Handler  http.Handler // nil: somebody else listens at Addr
+	TLS      *tls.Config  // nil: in the clear
+
+	server *http.Server
 }
 
 // Push is a push subscription. It has a retry and dead-letter policy of its own.
 type Push struct {
 	Name, Topic string
 	*dispatch.Dispatcher
-	source dispatch.Source
+	source broker.Source
 }
 
 // Balance is what became of alerts at a receiver: published = delivered + dead + waiting. For people it is in events that
@@ -72,7 +82,7 @@ func (r *Receiver) Balance() Balance {
 		return Balance{t.Published, t.Told, t.Dead, t.Waiting, t.Over}
 	}
 	t := r.Alerts.Totals()
-	return Balance{t.Published, t.Delivered, t.Dead, t.InFlight, t.DeliveredTwice}
+	return Balance{t.Published, t.Delivered, t.Dead - t.Both, t.InFlight, t.DeliveredTwice} // a letter that was replayed is delivered
 }
 
 // Held is how many messages wait in the receiver's subscriptions.
@@ -114,27 +124,36 @@ func (s *System) newReceivers() error {
 	if err != nil {
 		return err
 	}
-	hook.Taken = func(id string, _ []byte, at time.Time) { s.Receiver(Webhook).Alerts.Delivered(id, at) } // the id is the alert's
+	hook.Taken = func(id string, body []byte, at time.Time) {
+		if r := s.Receiver(Webhook); bytes.Contains(body, testType) {
+			r.tests.Add(1)
+		} else {
+			r.Alerts.Delivered(id, at) // the id is the alert's
+		}
+	}
 	s.receivers = []*Receiver{
 		{
-			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, handler: sweet, topics: []string{EventsTopic, AlertsTopic},
-			Alerts: ledger.New(ledgerCapacity), settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
+			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, Handler: sweet, Topics: []string{EventsTopic, AlertsTopic}, canary: true,
+			Alerts: ledger.New(ledgerCapacity), Settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
 		},
 		{
-			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, handler: chat, topics: []string{AlertsTopic},
+			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, Handler: chat, Topics: []string{AlertsTopic},
 			Incidents: new(ledger.Incidents),
-			settings:  map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
+			Settings:  map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
 		},
 		{
-			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, handler: pager, topics: []string{AlertsTopic},
+			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, Handler: pager, Topics: []string{AlertsTopic},
 			Incidents: new(ledger.Incidents),
-			settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
+			Settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
 		},
 		{
-			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, handler: hook, topics: []string{AlertsTopic},
+			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, Handler: hook, Topics: []string{AlertsTopic}, canary: true,
 			Alerts:   ledger.New(ledgerCapacity),
-			settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
+			Settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
 		},
+	}
+	if s.Config.Receivers != nil {
+		s.receivers = s.Config.Receivers(s.receivers)
 	}
 	for _, r := range s.receivers {
 		if r.Board != nil {
@@ -148,13 +167,19 @@ func (s *System) newReceivers() error {
 func (s *System) startReceivers() error {
 	ports := map[string]int{SweetSecurity: s.Config.SweetPort, Slack: s.Config.SlackPort, PagerDuty: s.Config.PagerDutyPort, Webhook: s.Config.WebhookPort}
 	for _, r := range s.receivers {
+		if r.Handler == nil {
+			continue
+		}
 		l, err := net.Listen("tcp", local(ports[r.Name])) //nolint:noctx // loopback: it cannot block
 		if err != nil {
 			return fmt.Errorf("starting %s's stand-in: %w", r.Kind, err)
 		}
 		r.Addr = l.Addr().String()
+		if r.TLS != nil {
+			l = tls.NewListener(l, r.TLS)
+		}
 		r.server = &http.Server{
-			Handler: r.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+			Handler: r.Handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
 		s.background.Go(func() { _ = r.server.Serve(l) }) // ErrServerClosed, always
 	}
@@ -166,8 +191,8 @@ func (s *System) document() (string, error) {
 	c := s.Config
 	list := make([]map[string]any, 0, len(s.receivers))
 	for _, r := range s.receivers {
-		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true}
-		for key, value := range r.settings {
+		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true, "canary": r.canary && c.CanaryEvery > 0}
+		for key, value := range r.Settings {
 			if text, ok := value.(string); ok {
 				value = strings.ReplaceAll(text, "{}", r.Addr)
 			}
@@ -188,7 +213,7 @@ func (s *System) document() (string, error) {
 // subscribe makes each receiver's subscriptions. It must come before anything can be published.
 func (s *System) subscribe(ctx context.Context) error {
 	for _, r := range s.receivers {
-		for _, topic := range r.topics {
+		for _, topic := range r.Topics {
 			name := topic + "-" + r.Name
 			source, err := s.Broker.Subscribe(ctx, topic, name)
 			if err != nil {
@@ -197,28 +222,54 @@ func (s *System) subscribe(ctx context.Context) error {
 			r.Pushes = append(r.Pushes, &Push{Name: name, Topic: topic, source: source})
 		}
 	}
-	return nil
+	source, err := s.Broker.Subscribe(ctx, EventsTopic, agentsSubscription)
+	if err != nil {
+		return err
+	}
+	s.heartbeats = &Push{Name: agentsSubscription, Topic: EventsTopic, source: source}
+	return s.Broker.Keep(ctx, DeadLettersTopic, DeadLettersTopic)
 }
+
+// The functions follow the agents by a subscription of their own. Canaries pass, for they show that the topic moves.
+const (
+	agentsSubscription = EventsTopic + "-agents"
+	agentsFilter       = `attributes:heartbeats OR attributes:"ce-canary"`
+)
 
 // startPushes starts a dispatcher for each subscription.
 func (s *System) startPushes(ctx context.Context) error {
 	ctx, s.stopPush = context.WithCancel(context.WithoutCancel(ctx))
+	at := "http://" + s.functionsAt + "/"
 	for _, r := range s.receivers {
 		for _, p := range r.Pushes {
-			sub := s.Config.subscription(p.Name, "http://"+s.functionsAt+"/"+strings.TrimPrefix(p.Topic, "apss-")+"/"+r.Name)
+			sub := s.Config.subscription(p.Name, at+strings.TrimPrefix(p.Topic, "apss-")+"/"+r.Name)
 			if p.Topic != EventsTopic {
 				sub.Filter = ""
 			}
-			d, err := dispatch.New(sub, p.source, s.Broker, dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
-			if err != nil {
+			if err := s.startPush(ctx, p, sub); err != nil {
 				return err
 			}
-			p.Dispatcher = d
-			s.pushing.Go(func() { d.Run(ctx) })
 		}
 	}
+	sub := s.Config.subscription(agentsSubscription, at+"events/_agents")
+	sub.Filter, sub.DeadLetterTopic = agentsFilter, ""
+	return s.startPush(ctx, s.heartbeats, sub)
+}
+
+func (s *System) startPush(ctx context.Context, p *Push, sub dispatch.Subscription) (err error) {
+	p.Dispatcher, err = dispatch.New(sub, p.source, s.Broker, dispatch.Options{MaxPushBackoff: s.Config.MaxPushBackoff, Log: s.logger})
+	if err != nil {
+		return err
+	}
+	s.pushing.Go(func() { p.Run(ctx) })
 	return nil
 }
+
+// Tests is how many marked messages a receiver for programs was sent: tests and canaries.
+func (r *Receiver) Tests() int64 { return r.tests.Load() }
+
+// testType is how the type of a marked message stands in JSON, at Sweet Security and in a webhook's body.
+var testType = []byte(`"type":"` + string(event.IntegrationTest) + `"`)
 
 func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 	a, err := event.DecodeAlert(raw)
@@ -226,7 +277,12 @@ func (s *System) alertDelivered(raw event.Raw, at time.Time) {
 		s.logger.Warn("an alert arrived that cannot be read", "error", err)
 		return
 	}
-	s.Receiver(SweetSecurity).Alerts.Delivered(a.ID, at)
+	r := s.Receiver(SweetSecurity)
+	if a.Event != nil && a.Event.Type == event.IntegrationTest {
+		r.tests.Add(1)
+		return
+	}
+	r.Alerts.Delivered(a.ID, at)
 	if s.watch.AlertDelivered != nil {
 		s.watch.AlertDelivered(a, at)
 	}
@@ -258,15 +314,15 @@ func number(s string) int64 {
 	return n
 }
 
-// testNote marks a message that somebody asked for, to try the way.
-const testNote = "This is a test of the way from APSS"
+// TestNote marks a message that somebody asked for, to try the way.
+const TestNote = "This is a test of the way from APSS"
 
 func (s *System) shown(r *Receiver, m standin.Message) {
 	if r.Incidents == nil {
 		// A program got an alert, which is in its books by id.
 	} else if d := digest.FindStringSubmatch(m.Title); d != nil {
 		r.Incidents.Listed(number(d[1]), number(d[2]))
-	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, testNote) {
+	} else if incident, n, ok := told(m.Text); ok && !strings.Contains(m.Text, TestNote) {
 		r.Incidents.Told(incident, m.ID, n)
 	}
 	if s.watch.Shown != nil {
@@ -276,6 +332,9 @@ func (s *System) shown(r *Receiver, m standin.Message) {
 
 // Weight is how many events of an incident an alert tells of that none told of before.
 func Weight(a *event.Alert) int64 {
+	if a.Resolved {
+		return 0
+	}
 	if a.Metadata.Summary {
 		return int64(a.Metadata.Suppressed)
 	}

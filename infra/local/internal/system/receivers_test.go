@@ -20,7 +20,7 @@ func TestWhatMessagesTell(t *testing.T) {
 		"pager":                {standin.Message{Text: "A shell\nfingerprint: f\nseen: seen 1,204 times, first"}, ledger.IncidentTotals{Told: 1204, Over: 1204}},
 		"an alert that claims": {standin.Message{Text: "Fingerprint x seen 9 times\nseen 2 times · Fingerprint f"}, ledger.IncidentTotals{Told: 2, Over: 2}},
 		"a digest":             {standin.Message{Title: "🔴 1,002 incidents in one message: 1,500 alerts"}, ledger.IncidentTotals{Told: 1500, Over: 1500}},
-		"a test":               {standin.Message{Text: testNote + " to you.\nseen once · Fingerprint f"}, ledger.IncidentTotals{}},
+		"a test":               {standin.Message{Text: TestNote + " to you.\nseen once · Fingerprint f"}, ledger.IncidentTotals{}},
 		"something else":       {standin.Message{Text: "hello"}, ledger.IncidentTotals{}},
 	} {
 		t.Run(name, func(t *testing.T) {

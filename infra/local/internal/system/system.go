@@ -2,12 +2,12 @@ package system
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,12 +46,16 @@ type System struct {
 	log         *os.File
 	logger      *slog.Logger
 	receivers   []*Receiver
+	heartbeats  *Push // to the functions, which follow the agents
+	monitoring  *monitoringServer
+	token       string // of the functions' health
 	agentAddr   string
 	functionsAt string
 
 	mu        sync.Mutex
 	agent     *supervise.Process
 	functions *supervise.Process
+	others    []*supervise.Process        // further agents
 	expected  map[*supervise.Process]bool // their end is no trouble
 
 	trouble    chan error
@@ -62,13 +66,13 @@ type System struct {
 }
 
 // readyWithin bounds the start of a program.
-const readyWithin = 15 * time.Second
+const readyWithin = time.Minute
 
 // Start starts everything but the agent and waits until it is ready. What it started it also ends when it fails.
 func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
 	s := &System{
 		Config: c, Ledger: ledger.New(ledgerCapacity), Feed: new(Feed), watch: w,
-		client:   &http.Client{Timeout: askTimeout},
+		client: &http.Client{Timeout: askTimeout}, token: rand.Text(),
 		expected: make(map[*supervise.Process]bool), trouble: make(chan error, 8),
 	}
 	s.log, err = os.OpenFile(c.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -98,10 +102,20 @@ func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
 	if err := s.subscribe(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.listenMonitoring(); err != nil {
+		return nil, err
+	}
 	if err := s.StartFunctions(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.startPushes(ctx)
+	if err := s.writeControlFile(); err != nil {
+		return nil, err
+	}
+	if err := s.startPushes(ctx); err != nil {
+		return nil, err
+	}
+	s.serveMonitoring()
+	return s, nil
 }
 
 // StartFunctions starts the functions, for the first time or again, and waits until they are ready.
@@ -118,17 +132,23 @@ func (s *System) StartFunctions(ctx context.Context) error {
 		return err
 	}
 	_, port, _ := strings.Cut(s.functionsAt, ":")
-	p, err := s.run(ctx, "apss-functions", s.functionsAt, []string{
+	env := []string{
 		"PORT=" + port,
 		"PUBSUB_PROJECT_ID=" + Project,
 		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
 		"DEAD_LETTERS_TOPIC=" + DeadLettersTopic,
 		"APSS_LOCAL=true",
 		"APSS_INTEGRATIONS=" + document,
+		"APSS_ADMIN_TOKEN=" + s.token,
 		"FORWARD_ACK_DEADLINE=" + s.Config.AckDeadline.String(),
-		"HEALTH_CANARY_EVERY=0s", // the books follow every event on the topic, and a canary ends at who did not ask for it
 		"FORWARD_CALL_TIMEOUT=" + s.Config.CallTimeout.String(),
-	})
+		"HEALTH_CANARY_EVERY=" + s.Config.CanaryEvery.String(),
+		"HEALTH_MONITORING=" + s.monitoring.Addr().String(),
+	}
+	if s.Config.Silence > 0 {
+		env = append(env, "HEALTH_AGENT_SILENCE="+s.Config.Silence.String())
+	}
+	p, err := s.run(ctx, "apss-functions", s.functionsAt, append(env, s.Config.Env...))
 	s.mu.Lock()
 	s.functions = p
 	s.mu.Unlock()
@@ -154,58 +174,6 @@ func (s *System) StopFunctions() error {
 	p := s.Functions()
 	s.expect(p)
 	return p.Stop(drainWithin)
-}
-
-// StartAgent starts the agent, for the first time or again, and waits until it is ready.
-func (s *System) StartAgent(ctx context.Context) error {
-	if s.agentAddr == "" {
-		port, err := freePort(s.Config.AgentPort)
-		if err != nil {
-			return err
-		}
-		s.agentAddr = local(port)
-	}
-	node, err := os.Hostname()
-	if err != nil {
-		node = "localhost"
-	}
-	env := []string{
-		"PUBLISHER=pubsub",
-		"PUBSUB_PROJECT_ID=" + Project,
-		"PUBSUB_EMULATOR_HOST=" + s.Broker.Addr(),
-		"EVENTS_TOPIC=" + EventsTopic,
-		"ALERTS_TOPIC=" + AlertsTopic,
-		"CLUSTER_NAME=local",
-		"NODE_NAME=" + node,
-		"SPOOL_DIR=" + s.Config.SpoolDir(),
-		"STATE_DIR=" + s.Config.StateDir(),
-		"WATCH_PATHS=" + strings.Join(append(slices.Clone(s.Config.Watch), s.Config.Demo()), ","),
-		"HTTP_ADDR=" + s.agentAddr,
-		"RULES_DIRS=" + s.Config.RulesDir(),
-		fmt.Sprint("RULES_PACK=", !s.Config.NoPack),
-	}
-	if s.Config.AlertWindow > 0 {
-		env = append(env, "ALERT_WINDOW="+s.Config.AlertWindow.String())
-	}
-	p, err := s.run(ctx, "apss-agent", s.agentAddr, env)
-	s.mu.Lock()
-	s.agent = p
-	s.mu.Unlock()
-	return err
-}
-
-// Agent returns the agent's process; nil before its first start.
-func (s *System) Agent() *supervise.Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.agent
-}
-
-// KillAgent ends the agent as kill -9 does.
-func (s *System) KillAgent() {
-	p := s.Agent()
-	s.expect(p)
-	p.Kill()
 }
 
 // Trouble delivers the end of a program that nobody asked for.
@@ -279,7 +247,9 @@ func (s *System) Stop(ctx context.Context) error {
 		s.expect(p)
 		errs = append(errs, p.Stop(drainWithin))
 	}
-	end(s.Agent())
+	for _, p := range append(s.quiet(), s.Agent()) {
+		end(p)
+	}
 	if s.stopPush != nil {
 		wait, cancel := context.WithTimeout(ctx, 3*time.Second)
 		_ = s.Settled(wait, 100*time.Millisecond) // what did not settle stays in the summary's "in flight"
@@ -295,6 +265,9 @@ func (s *System) Stop(ctx context.Context) error {
 		if r.server != nil {
 			errs = append(errs, r.server.Close())
 		}
+	}
+	if s.monitoring != nil {
+		s.monitoring.close()
 	}
 	if s.Broker != nil {
 		errs = append(errs, s.Broker.Close(ctx))

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 		err = agent(ctx)
 	case "apss-functions":
 		err = functions(ctx)
+	case "apssctl":
+		fmt.Println(strings.Join(os.Args[1:], " "), "at", os.Getenv("APSS_URL"), os.Getenv("PUBSUB_PROJECT_ID"))
+		os.Exit(3)
 	default:
 		os.Exit(m.Run())
 	}
@@ -154,7 +157,7 @@ func config(t *testing.T, orders ...string) system.Config {
 	c := system.Defaults()
 	c.Bin, c.Dir = t.TempDir(), t.TempDir()
 	c.MinBackoff, c.MaxBackoff = 10*time.Millisecond, 10*time.Millisecond
-	for _, name := range []string{"apss-agent", "apss-functions"} {
+	for _, name := range []string{"apss-agent", "apss-functions", "apssctl"} {
 		if err := os.Symlink(self, c.Program(name)); err != nil {
 			t.Fatal(err)
 		}
@@ -198,6 +201,12 @@ func TestWayOfAnEvent(t *testing.T) {
 	counts, err := s.AgentCounts(t.Context())
 	if want := (system.AgentCounts{Sensed: 4}); counts != want || err != nil {
 		t.Errorf("got the agent's counts %+v, %v; want %+v", counts, err, want)
+	}
+	if out, _, code, err := s.Control(t.Context(), "dlq", "list"); out != "dlq list at http://"+s.Addresses().Functions+" apss-local\n" || code != 3 || err != nil {
+		t.Errorf("got %q, exit code %d, %v of apssctl", out, code, err)
+	}
+	if text, err := os.ReadFile(s.Config.ControlFile()); !strings.Contains(string(text), "export APSS_ADMIN_TOKEN="+s.Addresses().Token+"\n") || err != nil {
+		t.Errorf("got %q, %v; want what apssctl needs", text, err)
 	}
 	if arrivals, _, _ := s.Feed.Recent(); len(arrivals) != 3 {
 		t.Errorf("got %d arrivals, want 3", len(arrivals))
@@ -308,7 +317,7 @@ func TestValidate(t *testing.T) {
 	}
 	for _, want := range []string{"ack deadline 1s", "3 delivery attempts", `filter "x"`, "-pubsub-port: ", "address already in use",
 		"-sweet-port " + strconv.Itoa(c.SweetPort), "PUBSUB_EMULATOR_HOST set", "apss-agent is not there: run make build",
-		"apss-functions is not there", `"/a,b": must have no comma`, "-dir: "} {
+		"apss-functions is not there", "apssctl is not there", `"/a,b": must have no comma`, "-dir: "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got no %q in %q", want, err)
 		}

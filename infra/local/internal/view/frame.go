@@ -80,7 +80,7 @@ func Head(now State, st Style) []string {
 	add(bold, "APSS on this machine, for %v · Ctrl-C ends it", now.At.Sub(now.Started).Truncate(time.Second))
 	add("", " agent      http://%s/metrics   watches %s and the usual paths", a.Agent, now.Demo)
 	add("", " broker     %s   %s", a.PubSub, broker)
-	add("", " functions  http://%s/metrics", a.Functions)
+	add("", " functions  http://%s/metrics   and /health, with the token %s", a.Functions, a.Token)
 	for i, r := range now.Receivers {
 		name := "receivers"
 		if i > 0 {
@@ -95,6 +95,9 @@ func Head(now State, st Style) []string {
 		add(dim, `            curl http://%s/_faults -d '{"status":503,"for":"20s"}'   each stand-in has its own`, r.Addr)
 	}
 	add(dim, `            or {"latency":"2s"} {"hang":true,"for":"9s"} {"refuse":"secret"} {"refuse":"secret","refuse_with":422} {}`)
+	add(dim, " ask        . %s   once in a shell, and then:", a.Control)
+	add(dim, "            %s status    or  test slack    or  dlq list    or  dlq replay -all", a.Apssctl)
+	add(dim, `            curl -H "Authorization: Bearer $APSS_ADMIN_TOKEN" $APSS_URL/health`)
 	return lines
 }
 
