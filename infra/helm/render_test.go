@@ -49,7 +49,7 @@ func render(t *testing.T, v values, apis ...string) (*rendering, error) {
 		t.Fatal(err)
 	}
 	caps := common.DefaultCapabilities.Copy()
-	caps.APIVersions = append(slices.Clone(caps.APIVersions), apis...)
+	caps.APIVersions = append(append(slices.Clone(caps.APIVersions), "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"), apis...)
 	release := common.ReleaseOptions{Name: "apss", Namespace: "apss-system", Revision: 1, IsInstall: true}
 	all, err := util.ToRenderValues(chart, v, release, caps)
 	if err != nil {

@@ -129,14 +129,14 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* NAME:value,NAME:value */}}
+{{/* NAME=value;NAME=value */}}
 {{- define "apss.pairs" -}}
 {{- $pairs := list -}}
 {{- range $name, $value := . -}}
-{{- if contains "," (toString $value) }}{{ fail (printf "agent.env.%s: %q has a comma, which the settings of sidecars cannot carry" $name (toString $value)) }}{{ end -}}
-{{- $pairs = append $pairs (printf "%s:%v" $name $value) -}}
+{{- if or (contains ";" (toString $value)) (contains "\n" (toString $value)) }}{{ fail (printf "agent.env.%s: %q has a semicolon or a line end, which settings of sidecars cannot have" $name (toString $value)) }}{{ end -}}
+{{- $pairs = append $pairs (printf "%s=%v" $name $value) -}}
 {{- end -}}
-{{- join "," $pairs -}}
+{{- join ";" $pairs -}}
 {{- end }}
 
 {{- define "apss.relay" -}}
