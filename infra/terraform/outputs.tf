@@ -3,10 +3,11 @@ output "helm_command" {
   value       = <<-EOT
     helm upgrade --install apss infra/helm/apss \
       --namespace ${var.edge.namespace} --create-namespace \
+      --set cluster=CLUSTER \
       --set project=${var.project} \
       --set topics.events=${module.pubsub.topics["events"].name} \
       --set topics.alerts=${module.pubsub.topics["alerts"].name} \
-      --set image.registry=${local.registry}
+      --set images.registry=${local.registry}
   EOT
 }
 

@@ -15,7 +15,7 @@ variable "integrations" {
   validation {
     condition = alltrue([for i in try([for i in var.integrations : try(tostring(i.name), i.kind)], []) :
     can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", i)) && !contains(["agents", "archive"], i)])
-    error_message = "integrations: ${try(join(", ", [for i in var.integrations : try("\"${tostring(i.name)}\"", "(none)") if !can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", try(tostring(i.name), i.kind))) || try(tostring(i.name), "") == "agents"]), "")} is no name; it has small letters, digits and dashes, at most 63, and is not \"agents\", for instance name = \"soc-slack\"."
+    error_message = "integrations: ${try(join(", ", [for i in var.integrations : try("\"${tostring(i.name)}\"", "(none)") if !can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", try(tostring(i.name), i.kind))) || try(tostring(i.name), "") == "agents" || try(tostring(i.name), "") == "archive"]), "")} is no name; it has small letters, digits and dashes, at most 63, and is neither \"agents\" nor \"archive\", for instance name = \"soc-slack\"."
   }
   validation {
     condition     = length(distinct([for i in try(var.integrations[*], []) : try(tostring(i.name), tostring(i.kind), "")])) == length(try(var.integrations[*], []))

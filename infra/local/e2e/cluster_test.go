@@ -18,6 +18,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -50,7 +51,7 @@ func open(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api.QPS, api.Burst = 50, 100
+	api.QPS, api.Burst, api.WarningHandlerWithContext = 50, 100, rest.NoWarnings{}
 	client, err := kubernetes.NewForConfig(api)
 	if err != nil {
 		t.Fatal(err)

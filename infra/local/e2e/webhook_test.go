@@ -78,7 +78,7 @@ func (c *cluster) deployWebhook(replicas int32, env map[string]string) *webhook 
 	container := w.container(webhookName, 65532, nil, "/bin/apss-webhook")
 	yes := true
 	container.SecurityContext.RunAsNonRoot = &yes
-	container.Env = []corev1.EnvVar{downward("POD_NAME", "metadata.name"), downward("POD_NAMESPACE", "metadata.namespace"), downward("NODE_NAME", "spec.nodeName")}
+	container.Env = []corev1.EnvVar{downward("POD_NAME", "metadata.name"), downward("POD_NAMESPACE", "metadata.namespace")}
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		container.Env = append(container.Env, corev1.EnvVar{Name: key, Value: settings[key]})
 	}
@@ -149,8 +149,10 @@ func (w *webhook) target(labels map[string]string) *cluster {
 	all := map[string]string{"apss.dev/inject": "enabled", labelTest: w.namespace}
 	maps.Copy(all, labels)
 	c := w.other(all)
+	probe, yes := c.pod("probe", c.container("app", 1000, nil, "/bin/witness", "look")), true
+	probe.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes} // for restricted ones
 	c.await("an injected pod", func(ctx context.Context) error {
-		p, err := c.dryRun(ctx, c.pod("probe", c.container("app", 1000, nil, "/bin/witness", "look")))
+		p, err := c.dryRun(ctx, probe)
 		if err != nil {
 			return err
 		}

@@ -123,3 +123,35 @@ func TestShortConnectionHasCandidates(t *testing.T) {
 		t.Errorf("got coverage %+v, want what came since", c)
 	}
 }
+
+// A hunt ends by itself and does not begin again at once.
+func TestHunt(t *testing.T) {
+	w, n := hearing(t, Config{})
+	n.end(1, client, server)
+	w.poll(nil, "connect outbound ESTABLISHED 8.8.8.8:443", "close outbound CLOSE 8.8.8.8:443")
+	w.holds(7, 5)
+	w.sockets = []socket{with(in(established, 5, "10.0.0.1:40001", server), 2)}
+	if next := w.s.hunting(); next != huntEvery {
+		t.Fatalf("got %v, want a hunt", next)
+	}
+	events, _ := w.s.hunt(w.now)
+	if len(events) != 1 || events[0].Process == nil || events[0].Process.PID != 7 {
+		t.Errorf("got %v, want the connection of 7 that is open", events)
+	}
+	tries := 1
+	for w.s.hunting() > 0 {
+		w.s.hunt(w.now)
+		tries++
+	}
+	n.end(3, "10.0.0.1:40002", "8.8.4.4:443")
+	w.poll(w.sockets, "connect outbound ESTABLISHED 8.8.4.4:443", "close outbound CLOSE 8.8.4.4:443")
+	if got := w.s.Stats(); tries != huntTries || got.Hunts != huntTries || w.s.hunting() != 0 {
+		t.Errorf("got %d tries and %+v, want %d and no other hunt yet", tries, got, huntTries)
+	}
+	w.now = w.now.Add(huntPause)
+	n.end(4, "10.0.0.1:40003", "8.8.4.4:443")
+	w.poll(w.sockets, "connect outbound ESTABLISHED 8.8.4.4:443", "close outbound CLOSE 8.8.4.4:443")
+	if w.s.hunting() == 0 {
+		t.Error("no other hunt after a while")
+	}
+}

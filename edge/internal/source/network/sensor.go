@@ -178,9 +178,18 @@ func (s *Sensor) Run(
 	defer s.watching.Store(false)
 	tick := time.NewTicker(s.config.Interval)
 	defer tick.Stop()
+	hunt := time.NewTimer(0)
+	defer hunt.Stop()
+	hunting := true // the timer runs
 	for {
 		var events []*event.Event
+		var next time.Duration
 		select {
+		case <-hunt.C:
+			events, next = s.hunt(time.Now())
+			if hunting = next > 0; hunting {
+				hunt.Reset(next)
+			}
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
@@ -190,6 +199,12 @@ func (s *Sensor) Run(
 		}
 		for _, e := range events {
 			emit(e)
+		}
+		if !hunting {
+			if next = s.hunting(); next > 0 {
+				hunting = true
+				hunt.Reset(next)
+			}
 		}
 	}
 }

@@ -34,6 +34,8 @@ type Stats struct {
 	Namespaces, NamespacesByProc, NamespacesLeftOut int
 	// Sockets is how many are tracked now.
 	Sockets int
+	// Hunts counts lists for the processes of short connections.
+	Hunts uint64
 	// Polls counts looks, Lists how often the sockets of a namespace were listed.
 	Polls, Lists uint64
 }

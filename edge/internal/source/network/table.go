@@ -198,6 +198,13 @@ func (n *namespace) likely(news []fresh) []int32 {
 			pids = append(pids, l.process.PID)
 		}
 	}
+	if n.prey > 0 { // before it is over
+		for _, c := range n.table {
+			if len(pids) < huntFirst && c.process != nil && !slices.Contains(pids, c.process.PID) {
+				pids = append(pids, c.process.PID)
+			}
+		}
+	}
 	if !n.home() {
 		for pid, id := range n.members {
 			if id == n.id {
@@ -237,6 +244,9 @@ func (n *namespace) attribute(f fresh, now time.Time) {
 			n.clients.add(peer{f.protocol, f.remote}, f.process)
 		} else {
 			f.candidates = n.candidates(f.key, now)
+			if len(f.candidates) == 0 && n.notices != nil {
+				n.wound(now)
+			}
 		}
 	}
 	switch {
