@@ -249,6 +249,37 @@ func (s *schema) hold(t *testing.T, path string, v any) {
 	}
 }
 
+// TestReadme: it has each value, as make chart writes it.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("apss/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("apss/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var defaults map[string]any
+	if err := yaml.Unmarshal(b, &defaults); err != nil {
+		t.Fatal(err)
+	}
+	var look func(path string, v any)
+	look = func(path string, v any) {
+		if strings.Contains(string(readme), "\n| "+path+" |") || strings.Contains(string(readme), "\n| "+path+"[0]") {
+			return
+		}
+		object, ok := v.(map[string]any)
+		if !ok || len(object) == 0 {
+			t.Errorf("%s is not in the README: run make chart", path)
+			return
+		}
+		for key, value := range object {
+			look(strings.TrimPrefix(path+"."+key, "."), value)
+		}
+	}
+	look("", defaults)
+}
+
 // TestNotes: the next command is there.
 func TestNotes(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -114,10 +114,12 @@ resources:
 {{- end }}
 {{- end }}
 
+{{/* Of the downward API: (list "POD_NAME" ...). */}}
 {{- define "apss.podEnv" -}}
-- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+{{- $fields := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "NODE_NAME" "spec.nodeName" -}}
+{{- range $name := . }}
+- {name: {{ $name }}, valueFrom: {fieldRef: {fieldPath: {{ get $fields $name }}}}}
+{{- end }}
 {{- end }}
 
 {{/* Further settings of a program, without those that the chart gives itself: (dict "of" "relay" "env" {} "but" (list ...)). */}}
