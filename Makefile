@@ -1,7 +1,7 @@
 # APSS. `make help` lists what there is.
 
 SHELL := /bin/sh
-MODULES := shared edge functions webhook infra/local infra/policy infra/tools
+MODULES := shared edge functions webhook infra/helm infra/local infra/policy infra/tools
 PACKAGES := $(MODULES:%=./%/...)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BENCHTIME ?= 1s
@@ -71,6 +71,19 @@ bench-sensors: build ## measure what the sensors see and cost, beside polling an
 	@{ go test -v -run '^$$' -bench '^Benchmark(Storm|Unprivileged|ShortConnections|Figures)$$' -benchtime 1x -count $(COUNT) -timeout 60m -p 1 ./edge/internal/source/... 2>&1; \
 	   go test -v -run '^$$' -bench '^BenchmarkList$$' -benchtime 100x -count $(COUNT) -p 1 ./edge/internal/source/network 2>&1; \
 	   bin/apss-local bench; } | bin/benchlines
+
+IMAGES := apss-agent apss-relay apss-webhook apss-functions
+# What images are built on, by digest; scratch: nothing but this machine's certificates, where there is no network.
+BASE ?=
+
+.PHONY: images
+images: build ## make images of the programs, as OCI archives with SBOMs in dist/images, without Docker
+	@cd infra/tools && GOWORK=off go build -o ../../bin/images ./images
+	@bin/images -version $(VERSION) $(if $(BASE),-base $(BASE)) $(IMAGES:%=bin/%)
+
+.PHONY: chart
+chart: ## write the chart's README from its values
+	@docs=$(call TOOL,helm-docs) && $$docs --chart-search-root infra/helm --template-files README.md.gotmpl
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (default 30s) each

@@ -14,6 +14,7 @@ const usage = `apss-agent senses files, processes and connections and publishes 
   apss-agent              run until SIGTERM or SIGINT
   apss-agent probe        print what an agent with these settings may see here, by which mechanisms, and why not more;
                           -json: as JSON
+  apss-agent test         publish one marked event, as these settings say, and wait until it is confirmed
   apss-agent spool DIR    print the events and alerts below DIR that are not confirmed, as NDJSON; changes nothing
   apss-agent -version     print the version
   apss-agent -help        print this

@@ -68,6 +68,12 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 		err = printHelp(stdout)
 	case len(args) == 1 && args[0] == "probe", len(args) == 2 && args[0] == "probe" && args[1] == "-json":
 		err = printProbe(stdout, environ, len(args) == 2)
+	case len(args) == 1 && args[0] == "test":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		if err = sendTest(ctx, environ, stdout, stderr); errors.Is(err, errSettings) {
+			return fail(exitUsage, err)
+		}
 	case len(args) == 2 && args[0] == "spool":
 		err = printSpool(stdout, args[1])
 	default:

@@ -3,7 +3,9 @@ package relay
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -13,6 +15,9 @@ import (
 // lookEvery is how often the files of a certificate are looked at, when connections come: a Secret's files change about a
 // minute after it (kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod).
 const lookEvery = 10 * time.Second
+
+// lookSoon is the same while there is none: the webhook makes the first one, in a Secret that is there before.
+const lookSoon = time.Second
 
 // Certificate is a pair of files that may change. Safe for concurrent use.
 type Certificate struct {
@@ -25,13 +30,18 @@ type Certificate struct {
 	current   *tls.Certificate
 }
 
-// ReadCertificate reads a certificate with its chain and its key, both PEM.
+// ReadCertificate reads a certificate with its chain and its key, both PEM. Files that are not there yet may come later:
+// until then no connection is accepted.
 func ReadCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log}
-	if err := c.read(); err != nil {
+	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, looked: time.Now()}
+	err := c.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		log.Warn("there is no certificate yet; the webhook makes it", "error", err)
+		return c, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	c.looked = time.Now()
 	return c, nil
 }
 
@@ -60,30 +70,45 @@ func (c *Certificate) read() error {
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= lookEvery {
+	every := lookEvery
+	if c.current == nil {
+		every = lookSoon
+	}
+	if now := time.Now(); now.Sub(c.looked) >= every {
 		c.looked = now
 		before := c.current
-		if err := c.read(); err != nil {
+		if err := c.read(); before == nil && err != nil {
+			return nil, err
+		} else if err != nil {
 			c.log.Error("the certificate's files cannot be used; the last good one stays", "error", err)
 		} else if c.current != before {
 			c.log.Info("a new certificate", "not_after", c.current.Leaf.NotAfter)
 		}
 	}
+	if c.current == nil {
+		return nil, fmt.Errorf("there is no certificate in %s yet", c.certFile)
+	}
 	return c.current, nil
 }
 
-// Check returns an error when the certificate has expired: no sidecar accepts it then.
+// Check returns an error when there is no certificate, or it has expired: no sidecar accepts it then.
 func (c *Certificate) Check() error {
-	cert, _ := c.Get(nil)
+	cert, err := c.Get(nil)
+	if err != nil {
+		return err
+	}
 	if ends := cert.Leaf.NotAfter; time.Now().After(ends) {
 		return fmt.Errorf("the certificate in %s expired at %s", c.certFile, ends.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// Expires returns when the certificate ends, in seconds since 1970.
+// Expires returns when the certificate ends, in seconds since 1970; 0 when there is none.
 func (c *Certificate) Expires() int64 {
-	cert, _ := c.Get(nil)
+	cert, err := c.Get(nil)
+	if err != nil {
+		return 0
+	}
 	return cert.Leaf.NotAfter.Unix()
 }
 

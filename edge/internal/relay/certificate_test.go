@@ -51,7 +51,27 @@ func TestACertificateIsReadAgain(t *testing.T) {
 	if _, err := relay.ReadCertificate(f.key, f.cert, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("files that are no pair: got no error")
 	}
-	if _, err := relay.ReadCertificate("none", f.key, slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("no file: got no error")
-	}
+}
+
+// TestTheFirstCertificateMayComeLater: the webhook makes it, and a Secret's files take a minute to appear.
+func TestTheFirstCertificateMayComeLater(t *testing.T) {
+	f := newFiles(t)
+	f.renew(t)
+	later := f.cert + ".later"
+	synctest.Test(t, func(t *testing.T) {
+		c, err := relay.ReadCertificate(later, f.key, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Get(nil); err == nil || c.Check() == nil || c.Expires() != 0 {
+			t.Errorf("got a certificate before there is one: %v", err)
+		}
+		if err := os.Rename(f.cert, later); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if _, err := c.Get(nil); err != nil || c.Check() != nil || c.Expires() == 0 {
+			t.Errorf("got %v when it is there", err)
+		}
+	})
 }

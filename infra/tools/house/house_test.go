@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"edge":         {"shared"},
 	"functions":    {"shared"},
 	"webhook":      {"shared"},
+	"infra/helm":   {},
 	"infra/local":  {"shared"},
 	"infra/policy": {},
 	"infra/tools":  {},

@@ -34,7 +34,7 @@ type settings struct {
 	Memory   string            `env:"SIDECAR_MEMORY_REQUEST, default=64Mi" help:"its request"`
 	MaxCPU   string            `env:"SIDECAR_CPU_LIMIT, default=250m" help:"its limit"`
 	MaxMem   string            `env:"SIDECAR_MEMORY_LIMIT, default=128Mi" help:"its limit"`
-	Env      map[string]string `env:"SIDECAR_ENV" help:"further settings of the agent: NAME:value,NAME:value"`
+	Env      map[string]string `env:"SIDECAR_ENV, delimiter=;, separator==" help:"further settings of the agent: NAME=value;NAME=value"`
 
 	Relay      string   `env:"CONTROLLER_ENDPOINT" help:"URL of the relay; by default https://apss-relay.POD_NAMESPACE.svc:8444"`
 	Audience   string   `env:"RELAY_AUDIENCE, default=apss-relay" help:"of the sidecars' tokens"`

@@ -50,7 +50,7 @@ func TestRelayNames(t *testing.T) {
 func TestAllFaultsAtOnce(t *testing.T) {
 	_, err := load([]string{
 		"SIDECAR_IMAGE=apss:latest", "INJECT_TIER=x", "INJECT_OPT_OUT=y", "INJECT_EXCLUDED=[", "CERTS=files", "CONTROLLER_ENDPOINT=http://relay", "SIDECAR_PORT=80",
-		"CA_GRACE=1s", "COVERAGE_INTERVAL=1s", "DRAIN_DELAY=1h", "DRAIN_TIMEOUT=0s", "AUDIT_QUEUE=1", "REVIEWS_IN_FLIGHT=0", "SIDECAR_ENV=a b:c",
+		"CA_GRACE=1s", "COVERAGE_INTERVAL=1s", "DRAIN_DELAY=1h", "DRAIN_TIMEOUT=0s", "AUDIT_QUEUE=1", "REVIEWS_IN_FLIGHT=0", "SIDECAR_ENV=a b=c",
 		"SIDECAR_IMGE=typo", "APSS_WEBHOOK_SERVICE_HOST=10.0.0.1",
 	})
 	if err == nil {
