@@ -16,6 +16,16 @@ var (
 	script       = regexp.MustCompile(`infra/build/[a-z]+`)
 )
 
+// found returns what pattern's group matches in text.
+func found(pattern *regexp.Regexp, text string) []string {
+	all := pattern.FindAllStringSubmatch(text, -1)
+	words := make([]string, len(all))
+	for i, m := range all {
+		words[i] = m[1]
+	}
+	return words
+}
+
 // Builds returns what cloudbuild.yaml and the workflow of GitHub Actions refer to that is not there: targets of make, scripts,
 // and substitutions that the trigger does not give.
 func Builds(c *Config) (faults []string) {
@@ -26,21 +36,18 @@ func Builds(c *Config) (faults []string) {
 		}
 		return string(text)
 	}
-	var targets []string
-	for _, m := range makeTarget.FindAllStringSubmatch(read("Makefile"), -1) {
-		targets = append(targets, m[1])
-	}
+	targets := found(makeTarget, read("Makefile"))
 	cloud := read("cloudbuild.yaml")
 	for name, text := range map[string]string{"cloudbuild.yaml": cloud, ".github/workflows/ci.yml": read(".github/workflows/ci.yml")} {
-		calls := append(makeCall.FindAllStringSubmatch(text, -1), makeArgs.FindAllStringSubmatch(text, -1)...)
+		calls := slices.Concat(found(makeCall, text), found(makeArgs, text))
 		for _, want := range []string{"check", "test", "dist"} {
-			if !slices.ContainsFunc(calls, func(m []string) bool { return m[1] == want }) {
+			if !slices.Contains(calls, want) {
 				faults = append(faults, fmt.Sprintf("%s: does not call make %s", name, want))
 			}
 		}
-		for _, m := range calls {
-			if !slices.Contains(targets, m[1]) {
-				faults = append(faults, fmt.Sprintf("%s: there is no target %s in the Makefile", name, m[1]))
+		for _, call := range calls {
+			if !slices.Contains(targets, call) {
+				faults = append(faults, fmt.Sprintf("%s: there is no target %s in the Makefile", name, call))
 			}
 		}
 		for _, s := range script.FindAllString(text, -1) {
@@ -50,9 +57,9 @@ func Builds(c *Config) (faults []string) {
 		}
 	}
 	trigger := c.resources["google_cloudbuild_trigger.push"]
-	for _, m := range substitution.FindAllStringSubmatch(cloud, -1) {
-		if trigger == nil || !strings.Contains(c.argument(trigger.Body, "substitutions"), m[1]+" ") {
-			faults = append(faults, "cloudbuild.yaml: the trigger gives no "+m[1])
+	for _, name := range found(substitution, cloud) {
+		if trigger == nil || !strings.Contains(c.argument(trigger.Body, "substitutions"), name+" ") {
+			faults = append(faults, "cloudbuild.yaml: the trigger gives no "+name)
 		}
 	}
 	slices.Sort(faults)

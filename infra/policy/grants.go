@@ -39,8 +39,9 @@ func Grants(c *Config) string {
 
 func isGrant(kind string) bool { return strings.Contains(kind, "_iam_") }
 
-// onProject are the roles that may be granted on the whole project without a condition. Writing a log names no log.
-func onProject() []string { return []string{`"roles/logging.logWriter"`} }
+// onProject are the roles that may be granted on the whole project without a condition: nobody grants writing a log, or reading
+// metrics, on less.
+func onProject() []string { return []string{`"roles/logging.logWriter"`, `"roles/monitoring.viewer"`} }
 
 // TooWide returns the grants that no reviewer should have to find.
 func TooWide(c *Config) (faults []string) {

@@ -139,6 +139,12 @@ func TestRules(t *testing.T) {
 			{terraform + "/kinds.tf", `"LOW", `, "", "severities"},
 			{"functions/internal/integration/instance.go", "yaml:\"burst\"", "yaml:\"bursts\"", "rate"},
 		}},
+		{"Documented", Documented, []mutation{
+			{terraform + "/variables.tf", `variable "labels"`, `variable "label"`, "README.md does not have the variable label"},
+			{terraform + "/outputs.tf", `output "registry"`, `output "images"`, "README.md has the output registry"},
+			{terraform + "/budget.tf", `"google_billing_budget" "project"`, `"google_billing_budget" "all"`, "google_billing_budget.all"},
+			{terraform + "/variables.tf", "Level of the functions' logs", "Level of logs", "log_level otherwise"},
+		}},
 		{"Builds", Builds, []mutation{
 			{"Makefile", "\ndist:", "\nzips:", "there is no target dist"},
 			{"cloudbuild.yaml", "args: [check]", "args: [checks]", "does not call make check"},

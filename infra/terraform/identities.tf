@@ -96,3 +96,10 @@ resource "google_pubsub_topic_iam_member" "health" {
   role    = "roles/pubsub.publisher"
   member  = google_service_account.function["health"].member
 }
+
+# How much waits in each subscription, for apssctl status. Cloud Monitoring has no grant on less than a project.
+resource "google_project_iam_member" "backlog" {
+  project = var.project
+  role    = "roles/monitoring.viewer"
+  member  = google_service_account.function["health"].member
+}

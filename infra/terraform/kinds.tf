@@ -52,7 +52,7 @@ locals {
   event_types = [
     "process_exec", "process_exit", "file_create", "file_modify", "file_delete", "file_rename", "file_chmod", "file_chown",
     "file_read", "network_connect", "network_listen", "network_close", "admission_pod", "admission_exec", "agent_heartbeat",
-    "agent_coverage", "integration_test",
+    "agent_coverage", "agent_identity_conflict", "integration_test",
   ]
 
   secret_reference = "^secret://projects/[a-z][a-z0-9-]*[a-z0-9]/secrets/[A-Za-z0-9_-]{1,255}/versions/([0-9]+|[A-Za-z][A-Za-z0-9_-]{0,62})$"

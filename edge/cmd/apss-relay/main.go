@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -87,8 +88,20 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
+// limitMemory sets the collector's limits unless the environment did. The heap is small beside the room that events may
+// take: collecting a quarter as often costs some MiB and saves a tenth of the time.
+func limitMemory(s *settings) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2*int64(s.Room) + 128<<20)
+	}
+}
+
 // run serves until ctx ends, and then answers what is under way. It calls listening once with the address of /v1/events.
 func run(ctx context.Context, s *settings, api *rest.Config, stderr io.Writer, listening func(net.Addr)) (err error) {
+	limitMemory(s)
 	tel, err := telemetry.Start(ctx, telemetry.Config{
 		Service: "apss-relay", Version: version, Project: s.PubSubProject, Level: s.LogLevel, Log: stderr,
 	})

@@ -32,7 +32,7 @@ type settings struct {
 	SealCount int           `env:"SEAL_COUNT, default=1000" help:"events in a message, 1 to 10000"`
 	SealBytes int           `env:"SEAL_BYTES, default=1048576" help:"their bytes before compression, 1024 to 8388608"`
 	SealAfter time.Duration `env:"SEAL_AFTER, default=500ms" help:"how long the first may wait, 0s to 5s; HIGH and CRITICAL never wait"`
-	Apart     []string      `env:"SEAL_NAMESPACES, default=*" help:"namespaces with messages of their own, for subscriptions that filter on the attribute; * all, off none"`
+	Apart     []string      `env:"SEAL_NAMESPACES, default=off" help:"namespaces with messages of their own, so that filters on the attribute save pushes; * all, off none"`
 
 	PodRequests int `env:"POD_REQUESTS, default=16" help:"requests of a pod at the same time, 1 to 128"`
 	PodEvents   int `env:"POD_EVENTS_PER_SECOND, default=2000" help:"events of a pod over time, 1 to 1000000"`

@@ -8,7 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"cloud.google.com/go/pubsub/v2"
+	pubsub "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc/codes"
@@ -40,20 +40,21 @@ type PubSubConfig struct {
 
 // PubSub publishes to Pub/Sub, one request for each message: messages are batches already, and a refusal is then about
 // one message only. It makes the call itself: the client library's own Publisher queues and retries by itself, and its
-// Stop waits for attempts that nobody waits for any more.
+// Stop waits for attempts that nobody waits for any more; its Client has another one for subscriptions, each with up to
+// four connections, where an agent's calls fit in one.
 type PubSub struct {
-	client *pubsub.Client
+	client *pubsub.TopicAdminClient
 	topics map[string]string // full names, by ce-type
 	closed atomic.Bool
 }
 
 // NewPubSub makes a client. It does not connect: a topic that is missing or closed to us is the outcome of Publish.
 func NewPubSub(ctx context.Context, c PubSubConfig) (*PubSub, error) {
-	client, err := pubsub.NewClient(ctx, c.Project, c.Options...)
+	client, err := pubsub.NewTopicAdminClient(ctx, c.Options...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Pub/Sub in project %q: %w", c.Project, err)
 	}
-	client.TopicAdminClient.CallOptions.Publish = nil // they are retries, for up to a minute
+	client.CallOptions.Publish = nil // they are retries, for up to a minute
 	name := func(id string) string {
 		if strings.Contains(id, "/") {
 			return id
@@ -80,7 +81,7 @@ func (p *PubSub) Publish(ctx context.Context, m envelope.Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	_, err := p.client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
+	_, err := p.client.Publish(ctx, &pubsubpb.PublishRequest{
 		Topic: topic, Messages: []*pubsubpb.PubsubMessage{{Data: m.Data, Attributes: m.Attributes}},
 	})
 	if err != nil && ctx.Err() != nil {

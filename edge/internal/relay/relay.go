@@ -50,7 +50,8 @@ type Config struct {
 	Tokens    Authenticator
 	Publisher Publisher
 	Seal      Seal
-	// Apart says which namespaces get messages of their own, because subscriptions filter on the attribute namespace.
+	// Apart says which namespaces get messages of their own. A message of several has no attribute namespace: filters that
+	// let that pass lose nothing, but are pushed more than they want.
 	Apart     func(namespace string) bool
 	Pod       PodLimits
 	Room      int   // bytes of events in hand, at most; alerts have a quarter of it besides

@@ -66,9 +66,9 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 	out.forgotten, errs[4] = m.Int64Counter("apss.forward.forgotten",
 		metric.WithDescription("Messages half delivered that were forgotten for want of room; their redelivery is sent whole."))
 	_, errs[5] = m.Int64ObservableGauge("apss.forward.in_hand", metric.WithUnit("By"),
-		metric.WithDescription("Bytes of pushes and opened messages in memory."),
+		metric.WithDescription("Bytes of pushes and opened messages in memory, of events and alerts."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(inHand.Used())
+			o.Observe(inHand.Used(), with().(metric.ObserveOption))
 			return nil
 		}))
 	return out, errors.Join(errs[:]...)

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"cloud.google.com/go/pubsub/v2"
@@ -124,10 +125,10 @@ func TestHealthOfTheWay(t *testing.T) {
 // TestHealthAlone: the function Health tests what others serve, and takes no pushes for it.
 func TestHealthAlone(t *testing.T) {
 	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
-	called := 0
+	var called atomic.Int64 // tests of events and alerts come at the same time
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
-			called++
+			called.Add(1)
 		}
 	}))
 	defer server.Close()
@@ -151,8 +152,8 @@ func TestHealthAlone(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %d", tt.method, tt.path, w.Code, w.Body, tt.status)
 		}
 	}
-	if called != 2 {
-		t.Errorf("got %d calls, want the two of the test", called)
+	if got := called.Load(); got != 2 {
+		t.Errorf("got %d calls, want the two of the test", got)
 	}
 }
 

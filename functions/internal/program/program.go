@@ -57,6 +57,7 @@ type Program struct {
 	secrets   *secretmanager.Manager
 	dead      *deadletter.Publisher
 	inHand    *budget.Budget
+	shares    map[string]*budget.Budget // of inHand, by integration
 	tracer    trace.Tracer
 	flusher   *flusher
 
@@ -109,7 +110,7 @@ func build(ctx context.Context, environ []string, version string, log io.Writer,
 		return nil, errors.Join(fmt.Errorf("connecting to Pub/Sub: %w", err), p.Close(ctx))
 	}
 	p.dead = deadletter.New(p.client, s.DeadLettersTopic, s.DeadLettersTimeout)
-	p.inHand = budget.New(s.InHand)
+	p.inHand, p.shares = budget.New(s.InHand), map[string]*budget.Budget{}
 	p.backlog = p.newBacklog()
 	if p.state, err = openState(ctx); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))

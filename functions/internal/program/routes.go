@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/apss-sensor/apss/functions/internal/budget"
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/functions/internal/forward"
 	"github.com/apss-sensor/apss/functions/internal/health"
@@ -111,7 +112,7 @@ func (p *Program) serve(r *router, in integration.Instance, with parts, all bool
 		f, err := forward.New(forward.Config{
 			Name: in.Name, Sink: sink, Dead: p.dead, Route: in.Route,
 			MaxEvents: s.MaxEvents, MaxBytes: s.MaxBytes, Linger: s.Linger, Flushes: s.Flushes,
-			Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: p.inHand,
+			Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: p.share(in.Name),
 			Log: p.tel.Logger(), Meter: p.tel.Meter(), Tracer: p.tracer,
 		})
 		if err != nil {
@@ -155,9 +156,17 @@ func (r *router) take(p *Program, topic string, in integration.Instance, handle 
 // pushHandler answers pushes with what handle says.
 func (p *Program) pushHandler(name string, handle func(context.Context, envelope.Push) error) (http.Handler, error) {
 	return push.New(push.Config{
-		Name: name, Handle: handle, Timeout: p.settings.Timeout, InHand: p.inHand,
+		Name: name, Handle: handle, Timeout: p.settings.Timeout, InHand: p.share(name),
 		Log: p.tel.Logger(), Meter: p.tel.Meter(), Tracer: p.tracer, Flush: p.flusher.maybe,
 	})
+}
+
+// share is what an integration may have in hand. It is for the building of routes.
+func (p *Program) share(name string) *budget.Budget {
+	if p.shares[name] == nil {
+		p.shares[name] = p.inHand.Share()
+	}
+	return p.shares[name]
 }
 
 // router finds the handler of a push by its path.

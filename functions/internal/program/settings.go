@@ -138,8 +138,9 @@ func (s *settings) Validate() error {
 	if s.Local && s.Service != "" {
 		fault("APSS_LOCAL is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
 	}
-	if least := int64(envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
-		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: the largest push and what it unpacks to", s.InHand, least)
+	// See [budget.Budget.Share]: what is opened must fit into what the push itself leaves.
+	if least := int64(2*envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
+		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: twice the largest push, and what it unpacks to", s.InHand, least)
 	}
 	if least := s.Linger + callTries*s.CallTimeout + s.DeadLettersTimeout; s.Timeout <= least {
 		fault("FORWARD_TIMEOUT is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",

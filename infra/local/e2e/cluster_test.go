@@ -104,7 +104,7 @@ var loaded = sync.OnceValues(func() (name string, err error) {
 			return "", err
 		}
 	}
-	for _, program := range []string{"apss-agent", "apss-webhook", "witness"} {
+	for _, program := range []string{"apss-agent", "apss-relay", "apss-webhook", "witness"} {
 		content, err := os.ReadFile(filepath.Join(bin, program))
 		if err != nil {
 			return "", fmt.Errorf("%w: run make e2e", err)

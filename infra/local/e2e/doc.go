@@ -7,5 +7,8 @@
 // Every test has a namespace of its own, gone when it ends; what has none (roles) is named after it. Tests do not touch
 // what others run in the cluster, and bear that it is there.
 //
+// The relay's tests run Pub/Sub in their own process and speak to a Service's address, so they want to be on a node; pods reach
+// them at the address that has the way to the API server, or at APSS_E2E_HOST.
+//
 // The pods run nothing but our programs and witness, which is the application to be seen and an independent eye.
 package e2e

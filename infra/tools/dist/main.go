@@ -71,36 +71,39 @@ func dist(repository, target string) (sum string, err error) {
 }
 
 // copySources copies what a build of the module needs: no tests, no test data, no commands.
-func copySources(from, to string) error {
-	return filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
+func copySources(from, to string) (err error) {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	target, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	source := os.DirFS(from)
+	return fs.WalkDir(source, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == ".":
 			return err
-		}
-		inside, err := filepath.Rel(from, name)
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if left(inside) {
-				return fs.SkipDir
-			}
-			return os.MkdirAll(filepath.Join(to, inside), 0o700)
-		}
-		if strings.HasSuffix(inside, "_test.go") || !entry.Type().IsRegular() {
+		case entry.IsDir() && left(name):
+			return fs.SkipDir
+		case entry.IsDir():
+			return target.Mkdir(name, 0o700)
+		case strings.HasSuffix(name, "_test.go") || !entry.Type().IsRegular():
 			return nil
 		}
-		data, err := os.ReadFile(name)
+		data, err := fs.ReadFile(source, name)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(to, inside), data, 0o600)
+		return target.WriteFile(name, data, 0o600)
 	})
 }
 
 // left reports whether a folder of a module stays out.
 func left(folder string) bool {
-	base := filepath.Base(folder)
-	return folder != "." && (base == "testdata" || base == "vendor" || strings.HasPrefix(base, ".") || folder == "cmd")
+	base := path.Base(folder)
+	return base == "testdata" || base == "vendor" || strings.HasPrefix(base, ".") || folder == "cmd"
 }
 
 // epoch is the time of every file: the oldest that a zip can say.

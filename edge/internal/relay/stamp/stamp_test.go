@@ -129,8 +129,8 @@ func of(e *event.Event) stamp.Place {
 // other spelling.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(`{}`))
-	f.Add([]byte(eventtest.Exec().AppendJSON(nil)))
-	f.Add([]byte(eventtest.FileModify().AppendJSON(nil)))
+	f.Add(eventtest.Exec().AppendJSON(nil))
+	f.Add(eventtest.FileModify().AppendJSON(nil))
 	f.Add([]byte(`{"pod\u005fname":"x","POD_NAME":1,"a":{"pod_name":"}"},"node_name":[1,"\"]"]}`))
 	f.Add([]byte(`{"cluſter":null,"agent_id":-1.5e3 , "severity":"HIGH"}`))
 	s := stamp.New(place)

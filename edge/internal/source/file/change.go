@@ -29,6 +29,7 @@ type change struct {
 	moved     bool // the kernel said that the name was taken away by a rename
 
 	from    string         // the name before, set by pair
+	round   bool           // that name, and so on, leads back to this one: files that took each other's names
 	diff    string         // of its content
 	writers []event.Writer // set by nameWriters
 	names   []string       // other hard links, set by nameLinks
@@ -39,6 +40,33 @@ func (c *change) displaced() bool { return c.prev != nil && (c.cur == nil || c.c
 
 // arrived reports whether an inode has the name that had it not before.
 func (c *change) arrived() bool { return c.cur != nil && (c.prev == nil || c.cur.id != c.prev.id) }
+
+// compose makes one change of all those of a name, which a batch may have looked at more than once. It keeps the order
+// of the first of each and reuses their memory.
+func compose(changes []change) []change {
+	type name struct{ container, path string }
+	at := make(map[name]int, len(changes))
+	out := changes[:0]
+	for _, c := range changes {
+		of := name{c.container, c.path}
+		i, again := at[of]
+		if !again {
+			at[of] = len(out)
+			out = append(out, c)
+			continue
+		}
+		first := &out[i]
+		c.prev = first.prev
+		c.written, c.moved = c.written || first.written, c.moved || first.moved
+		if first.diff != "" {
+			c.diff = "" // it is from what was in between
+		}
+		*first = c
+	}
+	return slices.DeleteFunc(out, func(c change) bool {
+		return c.prev == nil && c.cur == nil || c.prev != nil && c.cur != nil && *c.prev == *c.cur
+	})
+}
 
 // pair finds the renames among changes: an inode that left one name and arrived at another. It keeps the order of
 // changes, but that what left a name is told before what took its place, and reuses their memory.
@@ -85,7 +113,7 @@ func pair(changes []change) []change {
 }
 
 // departuresFirst puts every rename before the change of the name that it left, so that a reader who follows the events
-// one by one ends with the tree. Two names that were exchanged have no such order.
+// one by one ends with the tree. Names that were exchanged have no such order, and are marked.
 func departuresFirst(changes []change) []change {
 	type name struct{ container, path string }
 	heir := make(map[name]int) // by the old name
@@ -101,9 +129,15 @@ func departuresFirst(changes []change) []change {
 	told := make([]bool, len(changes))
 	var chain []int
 	for i := range changes {
-		for j, ok := i, true; ok && !told[j]; j, ok = heir[name{changes[j].container, changes[j].path}] {
+		j, ok := i, true
+		for ; ok && !told[j]; j, ok = heir[name{changes[j].container, changes[j].path}] {
 			told[j] = true
 			chain = append(chain, j)
+		}
+		if at := slices.Index(chain, j); ok && at >= 0 {
+			for _, k := range chain[at:] {
+				changes[k].round = true
+			}
 		}
 		for _, j := range slices.Backward(chain) {
 			out = append(out, changes[j])
@@ -211,6 +245,9 @@ func (c *change) metadata() map[string]any {
 	}
 	if c.from != "" {
 		set("renamed_from", c.from)
+	}
+	if c.round {
+		set("exchanged", true)
 	}
 	switch c.origin {
 	case rescan:

@@ -25,7 +25,8 @@
 // Such events carry the metadata "remount", and the folder that it is mounted on has a file_modify of its own. In the
 // agent's own mount namespace the kernel tells at once; in a container's it is found within Config.Poll.
 //
-// Metadata of its events: "kind" of what is no regular file; "renamed_from"; "replaced" when another inode took the
+// Metadata of its events: "kind" of what is no regular file; "renamed_from", with "exchanged" where files
+// took each other's names, so that the old one is not free; "replaced" when another inode took the
 // name of a known file; "links" of a file with more than one hard link and "link_names", the others that are known;
 // "link_target" and "previous_link_target" of a symlink or of a watched path that is reached through one; "rescan",
 // "while_down" or "remount" with "changed_at", the inode's change time.

@@ -275,7 +275,7 @@ func (s *Sensor) makeSure(b *batch) {
 // flush emits what b holds.
 func (s *Sensor) flush(b *batch) {
 	s.makeSure(b)
-	changes := pair(b.changes)
+	changes := pair(compose(b.changes))
 	s.nameLinks(changes)
 	s.nameWriters(changes)
 	for _, c := range changes {

@@ -69,6 +69,12 @@ func TestPair(t *testing.T) {
 		{"all inodes differ", []change{
 			{path: "a", prev: st(1), cur: st(2), origin: whileDown}, {path: "b", prev: st(2), cur: st(1), origin: whileDown}}, nil},
 		{"silent", []change{{path: "a", cur: st(1), origin: silent}}, nil},
+		{"moved on", []change{{path: "a", prev: st(1), moved: true}, {path: "b", cur: st(1)}, {path: "b", prev: st(1), moved: true}, {path: "c", cur: st(1)}},
+			[]string{"rename c <a"}},
+		{"moved on, and another came", []change{{path: "a", prev: st(1), moved: true}, {path: "b", cur: st(1)}, {path: "b", prev: st(1), cur: st(2), moved: true}, {path: "c", cur: st(1)}},
+			[]string{"create b", "rename c <a"}},
+		{"came and went", []change{{path: "b", cur: st(1)}, {path: "b", prev: st(1)}}, nil},
+		{"went and came back", []change{{path: "b", prev: st(1), moved: true}, {path: "b", cur: st(1)}}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -80,7 +86,7 @@ func TestPair(t *testing.T) {
 				}
 			}
 			var got []string
-			for _, c := range pair(test.in) {
+			for _, c := range pair(compose(test.in)) {
 				for _, e := range c.events() {
 					line := e.File.Operation + " " + e.File.Path
 					if from, ok := e.Metadata["renamed_from"]; ok {
@@ -105,6 +111,19 @@ func TestDeparturesFirst(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"log.2", "log.1", "log", "other"}, got); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
+	}
+	round := 0
+	in = []change{{path: "c", from: "a"}, {path: "b", from: "c"}, {path: "x"}, {path: "a", from: "b"}, {path: "d", from: "e"}}
+	for _, c := range departuresFirst(in) {
+		if c.round {
+			round++
+		}
+		if c.round != (c.path < "d") {
+			t.Errorf("%s: got a round of names %t", c.path, c.round)
+		}
+	}
+	if round != 3 {
+		t.Errorf("got %d in a round, want 3", round)
 	}
 }
 

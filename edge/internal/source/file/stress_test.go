@@ -78,7 +78,7 @@ func TestStress(t *testing.T) {
 			for seen, deadline := 0, time.After(patience); wrong() > 0; seen++ {
 				select {
 				case e := <-r.events:
-					if from, ok := e.Metadata["renamed_from"].(string); ok {
+					if from, ok := e.Metadata["renamed_from"].(string); ok && e.Metadata["exchanged"] == nil {
 						delete(told, from)
 					}
 					if e.File.Operation == "delete" {
@@ -87,6 +87,11 @@ func TestStress(t *testing.T) {
 						told[e.File.Path] = e.File.SHA256 + " " + e.File.Mode
 					}
 				case <-deadline:
+					for p := range told {
+						if told[p] != want[p] {
+							t.Errorf("%s: told %q, want %q", p, told[p], want[p])
+						}
+					}
 					t.Fatalf("%d last states are not told after %d events; %+v", wrong(), seen, r.Stats())
 				}
 			}

@@ -7,7 +7,7 @@ import (
 	"github.com/apss-sensor/apss/shared/event"
 )
 
-// A hunt lists the sockets of a namespace again and again for a moment, after short connections of which nothing tells
+// A hunt lists the sockets of a namespace again and again for a moment, after short connections of which little tells
 // whose they were: where they come in numbers one is caught open, and its process is the candidate for the others.
 const (
 	huntTries = 64

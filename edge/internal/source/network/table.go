@@ -244,7 +244,7 @@ func (n *namespace) attribute(f fresh, now time.Time) {
 			n.clients.add(peer{f.protocol, f.remote}, f.process)
 		} else {
 			f.candidates = n.candidates(f.key, now)
-			if len(f.candidates) == 0 && n.notices != nil {
+			if (len(f.candidates) == 0 || f.candidates[0].Confidence < named) && n.notices != nil {
 				n.wound(now)
 			}
 		}

@@ -1,7 +1,7 @@
 // Command witness is what the end-to-end tests run in pods beside the agent: an application to be seen, and an eye that
 // tells what may really be read, by code that shares nothing with the agent's.
 //
-//	witness app [MARK]              live; with a mark, run "witness mark MARK" twice a second
+//	witness app [MARK [FILE]]       live; with a mark, run "witness mark MARK" twice a second, and write it to a file
 //	witness mark MARK               live for a moment
 //	witness look                    print, as JSON, what of each process in view may be read
 //	witness after N COMMAND...      wait until N applications are in view, then become COMMAND
@@ -44,7 +44,7 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	switch {
-	case len(args) >= 1 && len(args) <= 2 && args[0] == "app":
+	case len(args) >= 1 && len(args) <= 3 && args[0] == "app":
 		return app(ctx, args[1:])
 	case len(args) == 2 && args[0] == "mark":
 		pause(ctx, 100*time.Millisecond)
@@ -65,10 +65,15 @@ func run(args []string) error {
 }
 
 func app(ctx context.Context, mark []string) error {
-	for ctx.Err() == nil {
+	for n := 0; ctx.Err() == nil; n++ {
 		pause(ctx, 500*time.Millisecond)
 		if len(mark) == 0 {
 			continue
+		}
+		if len(mark) > 1 {
+			if err := os.WriteFile(mark[1], fmt.Appendf(nil, "%s %d\n", mark[0], n), 0o600); err != nil {
+				return err
+			}
 		}
 		err := exec.CommandContext(ctx, "/proc/self/exe", "mark", mark[0]).Run() //nolint:gosec // ourselves
 		if err != nil && ctx.Err() == nil {
