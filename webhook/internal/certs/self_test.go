@@ -235,7 +235,7 @@ type actor struct {
 
 func interleave(t *testing.T, random *rand.Rand) {
 	t.Helper()
-	const replicas, steps, lag = 3, 600, 10 * time.Second
+	const replicas, steps, lag = 3, 800, 10 * time.Second
 	c := newCluster()
 	var current *actor
 	c.before = func() {
