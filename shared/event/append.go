@@ -51,9 +51,12 @@ func (e *Event) AppendJSON(b []byte) []byte {
 // MarshalJSON implements [json.Marshaler] through [Event.AppendJSON].
 func (e *Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(nil), nil }
 
+// typicalAlert is room for most alerts with their events: growing to it by steps costs more than what may be left over.
+const typicalAlert = 3 << 10
+
 // AppendJSON appends a to b as one line of JSON without a newline and returns the extended slice.
 func (a *Alert) AppendJSON(b []byte) []byte {
-	b = append(b, `{"id":`...)
+	b = append(slices.Grow(b, typicalAlert), `{"id":`...)
 	b = appendString(b, a.ID)
 	b = append(b, `,"timestamp":`...)
 	b = appendTime(b, a.Timestamp)

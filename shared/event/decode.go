@@ -39,6 +39,15 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*members)(e))
 }
 
+// UnmarshalJSONFrom implements [json.UnmarshalerFrom]: an alert's event is read where it stands, once.
+func (e *Event) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		return errNoObject
+	}
+	type members Event // without this method
+	return json.UnmarshalDecode(d, (*members)(e))
+}
+
 // UnmarshalJSON implements [encoding/json.Unmarshaler].
 func (a *Alert) UnmarshalJSON(data []byte) error {
 	if jsontext.Value(data).Kind() != '{' {

@@ -263,6 +263,12 @@ func TestDecodeRefuses(t *testing.T) {
 		if e, err := event.Decode([]byte(in)); err == nil {
 			t.Errorf("%q was accepted as %+v", in, e)
 		}
+		if in == `null` { // an alert without its event
+			continue
+		}
+		if a, err := event.DecodeAlert([]byte(`{"event":` + in + `}`)); err == nil {
+			t.Errorf("%q was accepted as an alert's event: %+v", in, a.Event)
+		}
 	}
 }
 
