@@ -14,9 +14,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// unpack returns the data of m, decompressed, in memory of its own. The names of encodings are those of HTTP (RFC 9110
-// section 8.4.1); case does not matter.
-func (m Message) unpack() ([]byte, error) {
+// unpack returns the data of m, decompressed; in memory of its own when own is set or they were compressed. The names of
+// encodings are those of HTTP (RFC 9110 section 8.4.1); case does not matter.
+func (m Message) unpack(own bool) ([]byte, error) {
 	if len(m.Data) == 0 {
 		return nil, fmt.Errorf("%w: there is no data", ErrCorrupt)
 	}
@@ -29,6 +29,9 @@ func (m Message) unpack() ([]byte, error) {
 		unpack = unpackGzip
 	case "", "none", "identity":
 		name = "not compressed"
+		if own {
+			unpack = unpackCopy
+		}
 	default:
 		return nil, fmt.Errorf("%w: %.40q, accepted are zstd, gzip and none", ErrEncoding, name)
 	}
@@ -51,7 +54,12 @@ func unpackNone(data []byte) ([]byte, error) {
 	if len(data) > MaxUnpacked {
 		return nil, errTooMuch
 	}
-	return bytes.Clone(data), nil
+	return data, nil
+}
+
+func unpackCopy(data []byte) ([]byte, error) {
+	data, err := unpackNone(data)
+	return bytes.Clone(data), err
 }
 
 // maxWindow is the smallest power of two that holds MaxUnpacked.

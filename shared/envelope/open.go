@@ -57,7 +57,7 @@ func (m Message) Lines() ([]byte, error) {
 	if t := m.Attributes[attrType]; t != TypeEvents {
 		return nil, fmt.Errorf("%w: ce-type is %q, want %q", ErrType, t, TypeEvents)
 	}
-	return m.unpack()
+	return m.unpack(true)
 }
 
 // fault says why line is no event, or "".
@@ -80,7 +80,7 @@ func (m Message) Alert() (*event.Alert, error) {
 	if t := m.Attributes[attrType]; t != TypeAlert {
 		return nil, fmt.Errorf("%w: ce-type is %q, want %q", ErrType, t, TypeAlert)
 	}
-	data, err := m.unpack()
+	data, err := m.unpack(false) // an alert shares no memory with what it was read from
 	if err != nil {
 		return nil, err
 	}

@@ -250,6 +250,24 @@ func TestForeignAlerts(t *testing.T) {
 	}
 }
 
+// TestAlertsShareNoMemory: of a message that is not compressed, too.
+func TestAlertsShareNoMemory(t *testing.T) {
+	want := eventtest.Alert()
+	want.Extra, want.Metadata.Extra = jsontext.Value(`{"new":"member"}`), jsontext.Value(`{"new":[1,2]}`)
+	want.Event.Extra, want.Event.Metadata = jsontext.Value(`{"new":{"a":null}}`), map[string]any{"list": []any{"of", "values"}}
+	data := want.AppendJSON(nil)
+	got, err := envelope.Message{Data: data, Attributes: map[string]string{"ce-type": envelope.TypeAlert}}.Alert()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range data {
+		data[i] = 'X'
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("alert, once its message was written over (-want +got):\n%s", diff)
+	}
+}
+
 // checkOpened checks what holds for every message, whatever its bytes are.
 func checkOpened(t *testing.T, events []event.Raw, err error) {
 	t.Helper()
