@@ -47,6 +47,9 @@ func (r Response) summary() string {
 //
 // For the excerpt, and for hide, see Excerpt.
 func (r *Response) Outcome(hide ...secret.Value) error {
+	if r.Status >= 200 && r.Status < 300 {
+		return nil
+	}
 	e := &outcome.Error{Status: r.Status, Reason: fmt.Sprintf("HTTP %d", r.Status)}
 	if text := http.StatusText(r.Status); text != "" {
 		e.Reason += " " + text
@@ -55,8 +58,6 @@ func (r *Response) Outcome(hide ...secret.Value) error {
 		e.Reason += " from " + r.request.URL.Host
 	}
 	switch {
-	case r.Status >= 200 && r.Status < 300:
-		return nil
 	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
 		e.Class = outcome.Auth
 	case r.Status == http.StatusBadRequest, r.Status == http.StatusRequestEntityTooLarge, r.Status == http.StatusUnprocessableEntity:
