@@ -29,10 +29,12 @@ func entry(f program.Function, environ func() []string, now bool) http.HandlerFu
 		return program.New(context.Background(), environ(), "", os.Stderr, f)
 	})
 	if now {
-		if _, err := build(); err != nil {
+		p, err := build()
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", f, err)
 			os.Exit(exitCode(err))
 		}
+		p.LimitMemory()
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		p, err := build()

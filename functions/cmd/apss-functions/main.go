@@ -22,6 +22,7 @@ func run() int {
 	defer stop()
 	p, err := program.New(ctx, os.Environ(), version, os.Stderr)
 	if err == nil {
+		p.LimitMemory()
 		err = p.Run(ctx)
 	}
 	switch {
