@@ -1,14 +1,15 @@
 # APSS. `make help` lists what there is.
 
 SHELL := /bin/sh
-MODULES := shared edge functions webhook infra/local infra/tools
+MODULES := shared edge functions webhook infra/local infra/policy infra/tools
 PACKAGES := $(MODULES:%=./%/...)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BENCHTIME ?= 1s
 COUNT ?= 5
 
-# Programs are static and the same on every machine.
-GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Programs are static and the same on every machine. Without its pages of traces gRPC does not bring in templates, for
+# whose sake the linker keeps every method there is: a sixth of the agent.
+GOBUILD = CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 # Tools are built once, at the versions that infra/tools pins.
 TOOL = $$(GOWORK=off go -C infra/tools tool -n $(1))
 
@@ -34,13 +35,25 @@ check: format vet lint race tidy alone ## everything that must hold before a cha
 .PHONY: build
 build: ## build the programs into bin/
 	@mkdir -p bin
-	$(GOBUILD) -o bin/ ./edge/cmd/... ./functions/cmd/... ./infra/local/cmd/...
+	$(GOBUILD) -o bin/ ./edge/cmd/... ./functions/cmd/... ./webhook/cmd/... ./infra/local/cmd/...
 
 .PHONY: e2e
-e2e: build ## prove it on the cluster of KUBECONFIG, with APSS_E2E_LOAD as the command that loads an image (NAME:TAG FOLDER)
+e2e: build ## prove it on the cluster of KUBECONFIG, with APSS_E2E_LOAD as the command that loads an image (NAME:TAG FOLDER ENTRYPOINT)
 	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG, and APSS_E2E_LOAD or APSS_E2E_IMAGE: see infra/local/e2e/doc.go"; exit 1; }
 	$(GOBUILD) -o bin/ ./infra/local/e2e/witness
 	go test -count=1 -v -timeout 30m ./infra/local/e2e
+
+.PHONY: dist
+dist: ## make dist/apss-functions.zip, from which the functions are built without a network; the same sources, the same bytes
+	@cd infra/tools && GOWORK=off go run ./dist ../.. ../../dist/apss-functions.zip
+
+.PHONY: test-dist
+test-dist: ## build that zip as Google's buildpacks do, without a network, and start each function of it
+	APSS_DIST_TEST=1 go test -count=1 -v -run TestBuild -timeout 20m ./infra/tools/dist
+
+.PHONY: test-terraform
+test-terraform: ## check infra/terraform with terraform and the google provider (see infra/terraform/check), when they can be had
+	@infra/terraform/check
 
 .PHONY: bench
 bench: build ## measure; prints one line per figure: BENCH <name> <value> <unit>

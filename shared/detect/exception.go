@@ -195,33 +195,33 @@ func checkPath(value string) error {
 // glob makes the test of a name or path, which minds case: * stands for any characters but a slash, ** for any, ? for one
 // but a slash; a backslash makes the next character plain.
 func glob(f *field, text string) (*leaf, error) {
-	var expression, literally strings.Builder
+	var expr, literally strings.Builder
 	wild := false
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case c == '\\' && i+1 < len(text):
 			i++
 			literally.WriteByte(text[i])
-			expression.WriteString(regexp.QuoteMeta(text[i : i+1]))
+			expr.WriteString(regexp.QuoteMeta(text[i : i+1]))
 		case c == '*' && strings.HasPrefix(text[i:], "**"):
 			i++
 			wild = true
-			expression.WriteString(".*")
+			expr.WriteString(".*")
 		case c == '*':
 			wild = true
-			expression.WriteString("[^/]*")
+			expr.WriteString("[^/]*")
 		case c == '?':
 			wild = true
-			expression.WriteString("[^/]")
+			expr.WriteString("[^/]")
 		default:
 			literally.WriteByte(c)
-			expression.WriteString(regexp.QuoteMeta(text[i : i+1]))
+			expr.WriteString(regexp.QuoteMeta(text[i : i+1]))
 		}
 	}
 	if !wild {
 		return &leaf{field: f, kind: leafPattern, cased: true, pattern: plain(literally.String())}, nil
 	}
-	re, err := regexp.Compile(`(?s)\A` + expression.String() + `\z`)
+	re, err := newExpression(`(?s)\A` + expr.String() + `\z`)
 	if err != nil {
 		return nil, errors.New("write a text of UTF-8")
 	}

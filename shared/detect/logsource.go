@@ -30,7 +30,7 @@ var categories = map[string][]event.Type{
 	"file_access":        {event.FileRead},
 	"network_connection": {event.NetworkConnect},
 	"admission":          {event.AdmissionPod, event.AdmissionExec},
-	"agent":              {event.AgentHeartbeat, event.AgentCoverage},
+	"agent":              {event.AgentHeartbeat, event.AgentCoverage, event.AgentIdentityConflict},
 }
 
 // auditTypes are the events that the record types EXECVE, SYSCALL (of execve) and PATH of auditd are about.

@@ -3,7 +3,6 @@ package detect
 import (
 	"math/big"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -286,14 +285,14 @@ func (it *item) leaf(l leaf, v scalar, p pattern, source *logsource, m modifiers
 }
 
 // compileRegexp compiles with RE2's syntax (regexp/syntax), which has all that Sigma's modifiers appendix allows.
-func compileRegexp(line int, text, flags string) (*regexp.Regexp, error) {
+func compileRegexp(line int, text, flags string) (*expression, error) {
 	if len(text) > maxRegexp {
 		return nil, faultf(line, "", "the regular expression has %d bytes; the most is %d", len(text), maxRegexp)
 	}
 	if flags != "" {
 		text = "(?" + flags + ")" + text
 	}
-	re, err := regexp.Compile(text)
+	re, err := newExpression(text)
 	if err != nil {
 		return nil, faultf(line, "regular expressions are RE2: write lookaround, backreferences and possessive or atomic groups as search identifiers joined with and, not",
 			"%v", err)

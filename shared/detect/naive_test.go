@@ -103,7 +103,7 @@ func (v view) leaf(l *leaf) bool {
 		case leafPattern:
 			return like(l.pattern, s, l.cased)
 		case leafRegexp:
-			return l.regexp.MatchString(s)
+			return l.regexp.match(s)
 		case leafNetwork:
 			a, err := netip.ParseAddr(s)
 			return err == nil && l.network.Contains(a.WithZone("").Unmap())

@@ -115,7 +115,7 @@ func impliedLiterals(t *test) []keyID {
 			return []keyID{best}
 		}
 	case leafRegexp:
-		re, err := syntax.Parse(t.regexp.String(), syntax.Perl)
+		re, err := syntax.Parse(t.regexp.text, syntax.Perl)
 		if err != nil {
 			return nil
 		}

@@ -2,7 +2,6 @@ package detect
 
 import (
 	"net/netip"
-	"regexp"
 	"slices"
 	"time"
 )
@@ -45,7 +44,7 @@ type leaf struct {
 	kind    leafKind
 	cased   bool
 	pattern pattern
-	regexp  *regexp.Regexp
+	regexp  *expression
 	network netip.Prefix
 	compare comparison
 	unit    timeUnit // for compare: the part of a time that is compared; noUnit compares the value

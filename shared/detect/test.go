@@ -93,7 +93,7 @@ func (t *test) id() string {
 	l := t.leaf
 	id := fmt.Sprintf("%s\x00%d\x00%t\x00%q\x00%v\x00%v\x00%s\x00%d", l.field.name, l.kind, l.cased, t.glob, l.network, l.compare, l.unit, l.before.UnixNano())
 	if l.regexp != nil {
-		id += "\x00" + l.regexp.String()
+		id += "\x00" + l.regexp.text
 	}
 	if l.ref != nil {
 		id += fmt.Sprintf("\x00%s\x00%d", l.ref.name, l.refAt)
@@ -108,7 +108,7 @@ func (t *test) fits(s *slot) bool {
 		return len(s.texts) > 0
 	case leafRegexp:
 		for _, text := range s.texts {
-			if t.regexp.MatchString(text) {
+			if t.regexp.match(text) {
 				return true
 			}
 		}

@@ -15,10 +15,7 @@ import (
 // When some lines are events and others are not, Events returns the events and a *[LineError] that lists the others.
 // With any other error it returns dst as it was.
 func (m Message) Events(dst []event.Raw) ([]event.Raw, error) {
-	if t := m.Attributes[attrType]; t != TypeEvents {
-		return dst, fmt.Errorf("%w: ce-type is %q, want %q", ErrType, t, TypeEvents)
-	}
-	lines, err := m.unpack()
+	lines, err := m.Lines()
 	if err != nil {
 		return dst, err
 	}
@@ -52,6 +49,15 @@ func (m Message) Events(dst []event.Raw) ([]event.Raw, error) {
 		return dst, &LineError{Lines: bad, Total: total}
 	}
 	return dst, nil
+}
+
+// Lines returns the lines of m's events, unpacked and not looked at, in memory of their own: for who passes them on and
+// checks each on the way.
+func (m Message) Lines() ([]byte, error) {
+	if t := m.Attributes[attrType]; t != TypeEvents {
+		return nil, fmt.Errorf("%w: ce-type is %q, want %q", ErrType, t, TypeEvents)
+	}
+	return m.unpack()
 }
 
 // fault says why line is no event, or "".

@@ -20,7 +20,7 @@ type Source struct {
 }
 
 // Batch gathers encoded events until they are sealed. The zero value is ready. It keeps what sealing works with, some
-// 2 MiB, from one Seal to the next. Not safe for concurrent use.
+// MiB, from one Seal to the next. Not safe for concurrent use.
 type Batch struct {
 	lines     []byte // NDJSON
 	count     int
@@ -169,8 +169,9 @@ func sourceURI(agentID string) string {
 func newEncoder() *zstd.Encoder {
 	encoder, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderLevel(zstd.SpeedDefault), // see BenchmarkAlternatives
-		zstd.WithWindowSize(512<<10),             // holds a full batch
+		zstd.WithEncoderLevel(zstd.SpeedFastest), // see BenchmarkAlternatives
+		zstd.WithWindowSize(256<<10),             // holds a full batch
+		zstd.WithLowerEncoderMem(true),
 	)
 	if err != nil {
 		panic("envelope: the options of zstd contradict each other: " + err.Error())

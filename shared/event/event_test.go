@@ -43,7 +43,7 @@ func TestSeverity(t *testing.T) {
 func TestTypes(t *testing.T) {
 	want := strings.Fields(`process_exec process_exit file_create file_modify file_delete file_rename file_chmod file_chown
 		file_read network_connect network_listen network_close admission_pod admission_exec agent_heartbeat agent_coverage
-		integration_test`)
+		integration_test agent_identity_conflict`)
 	var got []string
 	for _, typ := range event.Types() {
 		got = append(got, string(typ))

@@ -28,6 +28,8 @@ const (
 	AgentHeartbeat  Type = "agent_heartbeat"
 	AgentCoverage   Type = "agent_coverage"
 	IntegrationTest Type = "integration_test"
+	// AgentIdentityConflict tells that an agent said to be elsewhere than where its token proves it to be.
+	AgentIdentityConflict Type = "agent_identity_conflict"
 )
 
 // Types lists every type, in the order of the constants.
@@ -36,7 +38,7 @@ func Types() []Type {
 		ProcessExec, ProcessExit,
 		FileCreate, FileModify, FileDelete, FileRename, FileChmod, FileChown, FileRead,
 		NetworkConnect, NetworkListen, NetworkClose,
-		AdmissionPod, AdmissionExec, AgentHeartbeat, AgentCoverage, IntegrationTest,
+		AdmissionPod, AdmissionExec, AgentHeartbeat, AgentCoverage, IntegrationTest, AgentIdentityConflict,
 	}
 }
 

@@ -23,6 +23,8 @@ type Options struct {
 	// not meant. It looks at the address of each connection that is made, not at the name: a name whose address changes
 	// does not get around it. No proxy is used: it would make the connection, to an address that we do not see.
 	PublicOnly bool
+	// Dialer opens the connections; its Control is ours where PublicOnly is set. Nil: one with Timeout.
+	Dialer *net.Dialer
 }
 
 const (
@@ -51,6 +53,9 @@ func New(o Options) *Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	dialer, proxy := net.Dialer{Timeout: o.Timeout}, http.ProxyFromEnvironment
+	if o.Dialer != nil {
+		dialer = *o.Dialer
+	}
 	if o.PublicOnly {
 		dialer.Control, proxy = onlyPublic, nil
 	}

@@ -40,9 +40,10 @@ func (r Response) summary() string {
 	return fmt.Sprintf("HTTP %d, %d bytes%s in %s", r.Status, len(r.Body), more, r.Elapsed)
 }
 
-// Outcome maps r's status: 2xx nil; 401 403 Auth; 413 422 400 Split; 408 425 429 5xx Retry with After from Retry-After
-// (seconds or date); redirects and the rest Permanent. Reason holds an excerpt of the body, one line, control
-// characters escaped.
+// Outcome maps r's status: 2xx nil; 401 403 Auth; 413 422 400 Split; all else Retry with After from Retry-After (seconds
+// or date): what is neither accepted nor refused for its content or key, as by 404, 405 and redirects, was not looked at,
+// and nothing is given up for a wrong address or a proxy in the midst of a roll-out. Reason holds an excerpt of the body,
+// one line, control characters escaped.
 //
 // For the excerpt, and for hide, see Excerpt.
 func (r *Response) Outcome(hide ...secret.Value) error {
@@ -56,20 +57,17 @@ func (r *Response) Outcome(hide ...secret.Value) error {
 	switch {
 	case r.Status >= 200 && r.Status < 300:
 		return nil
-	case r.Status >= 300 && r.Status < 400:
-		e.Class = outcome.Permanent
-		e.Reason += ": redirects are not followed"
-		return e
 	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
 		e.Class = outcome.Auth
 	case r.Status == http.StatusBadRequest, r.Status == http.StatusRequestEntityTooLarge, r.Status == http.StatusUnprocessableEntity:
 		e.Class = outcome.Split
-	case r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly, r.Status == http.StatusTooManyRequests,
-		r.Status >= 500 && r.Status < 600:
+	default:
 		e.Class = outcome.Retry
 		e.After = RetryAfter(r.Header, time.Now())
-	default:
-		e.Class = outcome.Permanent
+	}
+	if r.Status >= 300 && r.Status < 400 {
+		e.Reason += ": redirects are not followed"
+		return e
 	}
 	if text := r.Excerpt(r.Body, hide...); text != "" {
 		e.Reason += ": " + text

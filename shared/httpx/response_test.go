@@ -24,11 +24,12 @@ func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
 func TestOutcome(t *testing.T) {
 	classes := map[outcome.Class][]int{
-		outcome.OK:        {200, 201, 202, 204, 299},
-		outcome.Auth:      {401, 403},
-		outcome.Split:     {400, 413, 422},
-		outcome.Retry:     {408, 425, 429, 500, 501, 502, 503, 504, 599},
-		outcome.Permanent: {101, 300, 301, 302, 303, 307, 308, 402, 404, 405, 409, 410, 418, 451, 600, 999},
+		outcome.OK:    {200, 201, 202, 204, 299},
+		outcome.Auth:  {401, 403},
+		outcome.Split: {400, 413, 422},
+		outcome.Retry: {
+			101, 300, 301, 302, 303, 307, 308, 402, 404, 405, 408, 409, 410, 418, 425, 429, 451, 500, 501, 502, 503, 504, 599, 600, 999,
+		},
 	}
 	for class, statuses := range classes {
 		for _, status := range statuses {

@@ -12,7 +12,7 @@ import (
 // timerSlack is how late the kernel may wake a thread that waits for a time. The runtime's monitor sleeps in steps of 20
 // microseconds for 10 ms after each system call that waits: with the default of 50 microseconds its wake-ups were a quarter
 // of the agent's CPU time at 200 execs a second.
-const timerSlack = 2 * time.Millisecond
+const timerSlack = 5 * time.Millisecond
 
 // calm starts this program again, in the same process, with that slack: the runtime's threads have it from the thread that
 // makes them, the first of which there was before main. It returns when that is done already, or cannot be.

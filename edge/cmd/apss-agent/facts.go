@@ -9,8 +9,13 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/tier"
 )
 
-// lookEvery is how long a heartbeat trusts the last look at what may be seen. A look at 300 processes takes some 5 ms.
-const lookEvery = time.Minute
+// lookEvery is how long a heartbeat trusts the last look at what may be seen, at least, and at least lookShare times as
+// long as that took: where there are few processes and more may come to be seen, a look is cheap. Of 300 processes it
+// takes some 20 ms.
+const (
+	lookEvery = time.Minute
+	lookShare = 10_000
+)
 
 // facts are what heartbeats say of the agent's place, as it is then: a sidecar begins before the application that it is
 // there to watch, and a mechanism that worked at the start may end.
@@ -23,15 +28,17 @@ type facts struct {
 	mu     sync.Mutex
 	report report
 	looked time.Time
+	took   time.Duration
 }
 
 // now returns the facts for a heartbeat.
 func (f *facts) now() map[string]any {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= lookEvery {
-		f.looked = now
-		if v, err := f.look(); err != nil {
+	if now := time.Now(); now.Sub(f.looked) >= max(lookEvery, lookShare*f.took) {
+		v, err := f.look()
+		f.looked, f.took = now, time.Since(now)
+		if err != nil {
 			f.log.Warn("what may be seen here is not known any more; the heartbeats keep what was", "error", err)
 		} else {
 			f.see(v)

@@ -116,7 +116,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	}
 	loading := loadRules(s, view, tel.Meter(), tel.Logger())
 	defer func() { <-loading.done }()
-	publisher, err := newPublisher(ctx, s, stdout, dial)
+	publisher, err := newPublisher(ctx, s, stdout, dial, x.files.ReadFile)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	}
 	config := s.agent(place)
 	found := &facts{
-		report: report{view.Tier(), view.Reasons(), view, mechanisms(s, place.Containers.Status())}, looked: time.Now(),
+		report: report{view.Tier(), view.Reasons(), view, mechanisms(s, view, place.Containers.Status())}, looked: time.Now(),
 		processes: x.processes.Stats, look: func() (tier.View, error) { return tier.Look(s.Proc) }, log: tel.Logger(),
 		moved: func(v tier.View) {
 			if rules, err := loading.wait(); err == nil {

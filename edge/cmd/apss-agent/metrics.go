@@ -58,6 +58,7 @@ func allFigures() []figure {
 
 	add(false, "file.overflows", "{overflow}", "times that the kernel's queue of changes overflowed", func(f *figures) int64 { return int64(f.file.Overflows) })
 	add(false, "file.rescans", "{rescan}", "comparisons of everything with the baseline", func(f *figures) int64 { return int64(f.file.Rescans) })
+	add(false, "file.remounts", "{change}", "changes of what is mounted", func(f *figures) int64 { return int64(f.file.Remounts) })
 	add(false, "file.transient", "{file}", "files that came and went before they could be looked at", func(f *figures) int64 { return int64(f.file.Transient) })
 	add(false, "file.opens", "{open}", "opens of read paths by others", func(f *figures) int64 { return int64(f.file.Opens) })
 	add(false, "file.reads.overflows", "{overflow}", "times that the kernel's queue of opens overflowed", func(f *figures) int64 { return int64(f.file.ReadOverflows) })
@@ -87,6 +88,11 @@ func allFigures() []figure {
 	})
 	add(false, "network.short_lived", "{connection}", "connections that were over when they were seen", func(f *figures) int64 { return int64(f.network.ShortLived) })
 	add(false, "network.unjoined", "{event}", "events whose process was not found", func(f *figures) int64 { return int64(f.network.Unjoined) })
+	by("network.processes", "{event}", "new connections and services, by how well their process is known; guessed are among the unjoined", "how", map[string]func(*figures) int64{
+		"joined":   func(f *figures) int64 { return int64(f.network.Joined) },
+		"inferred": func(f *figures) int64 { return int64(f.network.Inferred) },
+		"guessed":  func(f *figures) int64 { return int64(f.network.Guessed) },
+	})
 	add(false, "network.notices", "{notice}", "ends of sockets that the kernel told of", func(f *figures) int64 { return int64(f.network.Notices) })
 	add(false, "network.overruns", "{overrun}", "times that the kernel dropped notices", func(f *figures) int64 { return int64(f.network.Overruns) })
 	add(false, "network.crowded", "{list}", "lists that were cut because there were too many sockets", func(f *figures) int64 { return int64(f.network.Crowded) })

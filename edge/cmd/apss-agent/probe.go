@@ -27,7 +27,7 @@ func probe(ctx context.Context, s *settings) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &report{v.Tier(), v.Reasons(), v, mechanisms(s, askPods(ctx, s))}, nil
+	return &report{v.Tier(), v.Reasons(), v, mechanisms(s, v, askPods(ctx, s))}, nil
 }
 
 // printProbe prints a report: a table for a person, or JSON.

@@ -45,14 +45,14 @@ type mechanism struct {
 }
 
 // mechanisms tries every mechanism of every sensor, but the pods', whose state is known.
-func mechanisms(s *settings, directory pods.Status) []mechanism {
+func mechanisms(s *settings, v tier.View, directory pods.Status) []mechanism {
 	pids, _ := tier.Processes(s.Proc) // what else is not readable then says so
 	return slices.Concat(
 		best("process", ordered(s.Mechanisms, tryConnector(s.Proc), tryOpens(s.Proc, pids),
 			mechanism{Name: process.Polling, Detail: "every " + s.ProcInterval.String()})...),
 		best("file", tryInotify(s.Proc, pids)),
 		best("network", trySockDiag(), tryProcNet(s.Proc)),
-		[]mechanism{tryNamespaces(s.Proc, pids)},
+		[]mechanism{tryNamespaces(s.Proc, pids, v)},
 		best("identity", tryCgroup(s.Proc)),
 		best("identity", podsOf(s, directory)),
 	)
@@ -232,7 +232,7 @@ func tryProcNet(proc string) mechanism {
 }
 
 // tryNamespaces enters the network namespace that another process has, if there is one.
-func tryNamespaces(proc string, pids []int32) mechanism {
+func tryNamespaces(proc string, pids []int32, v tier.View) mechanism {
 	m := mechanism{Sensor: "network", Name: "other network namespaces", State: refused}
 	home, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
 	if err != nil {
@@ -248,23 +248,37 @@ func tryNamespaces(proc string, pids []int32) mechanism {
 			found[space] = pid
 		}
 	}
-	for _, pid := range found { // one will do
+	for _, pid := range found { // one will do, of a process that has not ended since
 		err = netns.Enter(filepath.Join(proc, strconv.Itoa(int(pid)), "ns/net"), func() error { return nil })
-		break
+		if !errors.Is(err, os.ErrNotExist) {
+			break
+		}
 	}
 	m.Detail = fmt.Sprintf("%d in view, those of %d processes are hidden", len(found), hidden)
 	switch {
 	case err != nil:
 		m.Detail += "; they are polled by /proc: " + err.Error()
-		m.Help = "CAP_SYS_ADMIN and CAP_SYS_PTRACE let sock_diag be used there"
+		m.Help = lacking(v, "to use sock_diag there", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE")
 	case len(found) > 0:
 		m.State = inUse
 	case hidden > 0:
-		m.Help = "a node's agent needs CAP_SYS_PTRACE; a sidecar misses nothing: a pod has one network"
+		m.Help = "where these are processes of this pod nothing is missed: a pod has one network; " + lacking(v, "to see a node's others", "CAP_SYS_PTRACE")
 	default:
 		m.State, m.Detail = available, "none but the agent's own in view"
 	}
 	return m
+}
+
+// lacking says which of the capabilities the agent needs to do what; when it has them all, what else may refuse it.
+func lacking(v tier.View, what string, names ...string) string {
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(v.Capabilities, strings.TrimPrefix(name, "CAP_")) })
+	switch {
+	case len(missing) == 0:
+		return what + ", allow it in the seccomp profile, the security module (AppArmor, SELinux) or the user namespace: no capability is missing"
+	case v.UID != 0:
+		return what + ", run as root with " + strings.Join(missing, " and ") + ": added capabilities take effect for root alone"
+	}
+	return what + ", add " + strings.Join(missing, " and ")
 }
 
 func tryCgroup(proc string) mechanism {

@@ -73,6 +73,14 @@ func newSensors(s *settings, log *slog.Logger) (*sensors, error) {
 	x.sockets, err = network.New(network.Config{
 		Interval: s.NetInterval, Proc: s.Proc, SuspiciousPorts: s.SuspiciousPorts, InternalNets: s.InternalNets,
 		Namespaces: maxNamespaces, Process: x.processes.Process, Container: x.processes.Container, Logger: log.With("sensor", "network"),
+		Recent: func() []network.Began {
+			programs := x.processes.Recent()
+			out := make([]network.Began, len(programs))
+			for i, p := range programs {
+				out[i] = network.Began(p)
+			}
+			return out
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w:\n%w", errSettings, err)
@@ -106,7 +114,7 @@ func (x *sensors) sources(containers *pods.Directory, rules func() any) []agent.
 			return nil
 		}},
 		{Name: "coverage", Run: func(ctx context.Context, emit func(*event.Event), _ func(context.Context) error) error {
-			cover(ctx, x.processes.Stats, rules, emit)
+			cover(ctx, x.processes.Stats, x.sockets.Stats, rules, emit)
 			return nil
 		}},
 	}
@@ -184,18 +192,22 @@ func rootsOf(proc string, inhabitants []process.Inhabitant) []file.Root {
 const coverEvery = time.Minute
 
 // cover emits an agent_coverage event every minute, and one for what is left of it when ctx ends.
-func cover(ctx context.Context, stats func() process.Stats, rules func() any, emit func(*event.Event)) {
+func cover(
+	ctx context.Context, processes func() process.Stats, sockets func() network.Stats, rules func() any, emit func(*event.Event),
+) {
 	tick := time.NewTicker(coverEvery)
 	defer tick.Stop()
-	for before, began := stats(), time.Now(); ctx.Err() == nil; {
+	began, before, socketsBefore := time.Now(), processes(), sockets()
+	for ctx.Err() == nil {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
-		now, ended := stats(), time.Now()
+		ended, now, socketsNow := time.Now(), processes(), sockets()
 		emit(&event.Event{Type: event.AgentCoverage, Timestamp: ended, Metadata: map[string]any{
-			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before), "rules": rules(),
+			"seconds": ended.Sub(began).Seconds(), "process": now.CoverageSince(before),
+			"network": socketsNow.CoverageSince(socketsBefore), "rules": rules(),
 		}})
-		before, began = now, ended
+		began, before, socketsBefore = ended, now, socketsNow
 	}
 }

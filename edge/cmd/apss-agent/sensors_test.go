@@ -34,7 +34,9 @@ func TestCover(t *testing.T) {
 		var full []uint64
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+15*time.Second)
 		defer cancel()
-		cover(ctx, stats, func() any { return "rules" }, func(e *event.Event) {
+		sockets := func() network.Stats { return network.Stats{Unjoined: created} }
+		var unjoined []uint64
+		cover(ctx, stats, sockets, func() any { return "rules" }, func(e *event.Event) {
 			if e.Type != event.AgentCoverage {
 				t.Errorf("got a %s", e.Type)
 			}
@@ -43,6 +45,7 @@ func TestCover(t *testing.T) {
 			}
 			got = append(got, e.Metadata["seconds"].(float64))
 			full = append(full, e.Metadata["process"].(process.Coverage).Full)
+			unjoined = append(unjoined, e.Metadata["network"].(network.Coverage).Unjoined)
 			created += 7
 		})
 		if diff := cmp.Diff([]float64{60, 60, 15}, got); diff != "" {
@@ -50,6 +53,9 @@ func TestCover(t *testing.T) {
 		}
 		if diff := cmp.Diff([]uint64{0, 7, 7}, full); diff != "" {
 			t.Errorf("processes in full (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(full, unjoined); diff != "" {
+			t.Errorf("unjoined connections (-want +got):\n%s", diff)
 		}
 	})
 }

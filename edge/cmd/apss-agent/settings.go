@@ -20,7 +20,10 @@ import (
 
 // settings are the agent's, from the environment. The tag help is what -help prints.
 type settings struct {
-	Publisher          string `env:"PUBLISHER, default=pubsub" help:"where to: pubsub, or stdout (NDJSON, for a person)"`
+	Publisher          string `env:"PUBLISHER, default=pubsub" help:"where to: pubsub, relay (from a sidecar), or stdout (NDJSON, for a person)"`
+	Relay              string `env:"CONTROLLER_ENDPOINT" help:"address of the relay, https://host:port; required by relay"`
+	RelayTokenFile     string `env:"RELAY_TOKEN_FILE, default=/var/run/secrets/apss/token" help:"the pod's token for the relay, read again when it changes"`
+	RelayCA            string `env:"RELAY_CA" help:"certificates of the relay's authority, PEM; not set: the system's"`
 	PubSubProject      string `env:"PUBSUB_PROJECT_ID" help:"Google Cloud project of the topics; required by pubsub"`
 	EventsTopic        string `env:"EVENTS_TOPIC, default=apss-events" help:"topic of events"`
 	AlertsTopic        string `env:"ALERTS_TOPIC, default=apss-alerts" help:"topic of alerts"`
@@ -75,7 +78,7 @@ type settings struct {
 var prefixes = []string{
 	"APSS_", "SPOOL_", "BUFFER_", "SEAL_", "PUBLISH", "WATCH_", "PROC_SCAN_", "NET_SCAN_", "HEARTBEAT_", "DRAIN_",
 	"SUSPICIOUS_", "INTERNAL_NETS", "RULES_", "ALERT_", "EVENTS_TOPIC", "ALERTS_TOPIC", "LOG_PATH", "READ_PATH", "NO_DIFF", "PROC_ENV", "PROC_MECH",
-	"HASH_REDACT",
+	"HASH_REDACT", "RELAY_", "CONTROLLER_ENDPOINT",
 }
 
 // load reads and checks the settings; the error holds everything that is wrong.
@@ -111,9 +114,14 @@ func (s *settings) Validate() error {
 		if s.EventsTopic == s.AlertsTopic {
 			fault("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
 		}
+	case "relay":
+		if _, err := s.relay(); err != nil {
+			fault("PUBLISHER", "relay cannot work with CONTROLLER_ENDPOINT and RELAY_CA as they are: %w", err)
+		}
+		absolute("RELAY_TOKEN_FILE", s.RelayTokenFile)
 	case "stdout":
 	default:
-		fault("PUBLISHER", "%q is none of pubsub, stdout", s.Publisher)
+		fault("PUBLISHER", "%q is none of pubsub, relay, stdout", s.Publisher)
 	}
 	if s.Pod == "" && s.Namespace != "" {
 		fault("POD_NAMESPACE", "it is the namespace of POD_NAME, which is not set")

@@ -46,6 +46,9 @@ func TestEverythingWrongIsReportedAtOnce(t *testing.T) {
 	}{
 		{"no project", nil, []string{"PUBSUB_PROJECT_ID"}},
 		{"stdout needs none", []string{"PUBLISHER=stdout"}, nil},
+		{"relay", []string{"PUBLISHER=relay", "CONTROLLER_ENDPOINT=https://relay:8444"}, nil},
+		{"relay without an address", []string{"PUBLISHER=relay", "RELAY_TOKEN_FILE=token"}, []string{"PUBLISHER", "RELAY_TOKEN_FILE"}},
+		{"relay's service in the namespace", []string{"PUBLISHER=stdout", "RELAY_SERVICE_HOST=10.0.0.1", "RELAY_PORT=tcp://10.0.0.1:8444"}, nil},
 		{"no window", []string{"PUBLISHER=stdout", "ALERT_WINDOW=0s"}, nil},
 		{"unknown publisher", []string{"PUBLISHER=kafka"}, []string{"PUBLISHER"}},
 		{"unknown key", []string{"PUBLISHER=stdout", "SPOOL_MAX_BITES=1"}, []string{"SPOOL_MAX_BITES"}},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -44,12 +45,24 @@ func (s *settings) agent(id identity.Identity) agent.Config {
 	}
 }
 
+// relay returns a publisher that opens its connections and its token like any program.
+func (s *settings) relay() (*publish.Relay, error) { return s.relayThrough(nil, nil) }
+
+func (s *settings) relayThrough(dial *net.Dialer, readFile func(string) ([]byte, error)) (*publish.Relay, error) {
+	return publish.NewRelay(publish.RelayConfig{
+		Endpoint: s.Relay, TokenFile: s.RelayTokenFile, CA: s.RelayCA, UserAgent: "apss-agent/" + version, Dialer: dial, ReadFile: readFile,
+	})
+}
+
 // newPublisher makes the publisher that s asks for. It connects through dial, but where a proxy is set, which gRPC reaches
-// only by a dialer of its own.
-func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.Dialer) (agent.Publisher, error) {
-	if s.Publisher == "stdout" {
+// only by a dialer of its own, and reads files by readFile, so that neither is told as an event.
+func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.Dialer, readFile func(string) ([]byte, error)) (agent.Publisher, error) {
+	switch s.Publisher {
+	case "stdout":
 		signal.Ignore(syscall.SIGPIPE) // a reader that goes away ends the agent in order
 		return publish.NewStdout(stdout), nil
+	case "relay":
+		return s.relayThrough(dial, readFile)
 	}
 	var options []option.ClientOption
 	if os.Getenv("HTTPS_PROXY") == "" && os.Getenv("https_proxy") == "" {
@@ -64,8 +77,9 @@ func newPublisher(ctx context.Context, s *settings, stdout io.Writer, dial *net.
 
 // limitMemory sets the collector's limits unless the environment did. A node pays for every agent's memory: the heap of
 // an idle agent is a few MiB, so collecting twice as often costs little and keeps it small. The limit is soft: what
-// full buffers take, and room to work.
+// full buffers take, and room to work. Nobody asks for profiles of the heap, whose tables take another MiB.
 func limitMemory(s *settings) {
+	runtime.MemProfileRate = 0
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}

@@ -1,4 +1,4 @@
-// Package publish takes messages out of the agent: to Pub/Sub, or to a person's terminal.
+// Package publish takes messages out of the agent: to Pub/Sub, to the cluster's relay, or to a person's terminal.
 //
 // Every publisher has the methods Publish and Close and passes the suite in publishtest:
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/apss-sensor/apss/shared/httpx"
 	"github.com/apss-sensor/apss/shared/outcome"
@@ -58,6 +59,9 @@ func get(ctx context.Context, sources []Named) ([]secret.Value, error) {
 				e.Class, e.Err = outcome.Retry, ctx.Err()
 			}
 			return nil, e
+		}
+		if strings.ContainsFunc(v.Reveal(), unicode.IsControl) { // no header, URL or password has any
+			return nil, &outcome.Error{Class: outcome.Auth, Reason: "the " + s.Name + " has a line end or another control character in it"}
 		}
 		values = append(values, v)
 	}

@@ -43,6 +43,7 @@ func TestUse(t *testing.T) {
 		{"unchanged", []string{"a"}, map[string]outcome.Class{"a": outcome.Auth}, []string{"a"}, 1, outcome.Auth},
 		{"lost meanwhile", []string{"a", ""}, map[string]outcome.Class{"a": outcome.Auth}, []string{"a"}, 1, outcome.Auth},
 		{"not there", []string{""}, nil, nil, 0, outcome.Auth},
+		{"of two lines", []string{"a\nb"}, nil, nil, 0, outcome.Auth},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

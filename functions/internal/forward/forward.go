@@ -141,6 +141,9 @@ func (f *Forward) Handle(ctx context.Context, p envelope.Push) error {
 		return &outcome.Error{Class: outcome.Retry, Reason: "an earlier delivery of the message is still under way"}
 	}
 	job := &job{f: f, push: p, key: key, known: f.memory.recall(begin, key), total: len(events)}
+	for _, l := range letters { // the lines that are no events
+		job.total += l.events
+	}
 	it := job.pick(events)
 	it.trace = trace.SpanContextFromContext(ctx)
 

@@ -217,6 +217,29 @@ func TestBadLines(t *testing.T) {
 	})
 }
 
+// TestBadLinesOfARefusedPush are in one letter, not in that of the events as well: a replay would bring them twice.
+func TestBadLinesOfARefusedPush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{answer: func(context.Context, int, []event.Raw) *outcome.Error {
+			return &outcome.Error{Class: outcome.Permanent, Status: 400, Reason: "no"}
+		}}
+		g := &graveyard{}
+		p := newPush(1, 2)
+		events := len(p.Data)
+		p.Data = append(p.Data, `{"id":"x"}],"events":[{}`...)
+		if err := newForward(t, r, g).Handle(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		for _, l := range g.letters {
+			size += len(bytes.TrimSpace(l.Message.Data))
+		}
+		if want := len(bytes.TrimSpace(p.Data[:events])) + len(p.Data) - events; len(g.letters) != 2 || size != want {
+			t.Errorf("got %d letters of %d bytes, want 2 of %d", len(g.letters), size, want)
+		}
+	})
+}
+
 // TestRedelivery: what was accepted is not sent again, what was buried is not buried again.
 func TestRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -23,7 +23,7 @@ type job struct {
 	push      envelope.Push
 	key       string
 	known     marks // done at earlier deliveries
-	total     int   // events of the push
+	total     int   // lines of the push
 	notRouted int
 	positions []int // of the item's events in the push; nil when the item has all of them
 }

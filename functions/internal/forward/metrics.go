@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/apss-sensor/apss/functions/internal/budget"
+	"github.com/apss-sensor/apss/functions/internal/instrument"
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
@@ -44,10 +45,7 @@ type counts struct {
 
 func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, error) {
 	var errs [6]error
-	own := attribute.String("integration", name)
-	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
-		return metric.WithAttributeSet(attribute.NewSet(append(more, own)...))
-	}
+	with := instrument.With(attribute.String("integration", name))
 	out := metrics{
 		attributes: with(),
 		accepted:   with(attribute.String("fate", fateAccepted)),
@@ -62,9 +60,7 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 		metric.WithDescription("Events that came to an end: accepted by the receiver, dead-lettered, or not routed to it."))
 	out.calls, errs[1] = m.Int64Counter("apss.forward.calls",
 		metric.WithDescription("Calls to the receiver, by what they came to."))
-	out.duration, errs[2] = m.Float64Histogram("apss.forward.call.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
-		metric.WithDescription("Time of a call to the receiver."))
+	out.duration, errs[2] = instrument.Duration(m, "apss.forward.call.duration", "Time of a call to the receiver.")
 	out.holds, errs[3] = m.Int64Counter("apss.forward.holds",
 		metric.WithDescription("Pauses in which the receiver was not called: it asked for one, refused the key or everything, or was down."))
 	out.forgotten, errs[4] = m.Int64Counter("apss.forward.forgotten",
@@ -81,8 +77,11 @@ func newMetrics(m metric.Meter, name string, inHand *budget.Budget) (metrics, er
 // call counts a call that came to e.
 func (m *metrics) call(ctx context.Context, e *outcome.Error, took time.Duration) {
 	class := outcome.OK
-	if e != nil && int(e.Class) < len(m.classes) {
+	if e != nil {
 		class = e.Class
+	}
+	if int(class) >= len(m.classes) { // it is tried again
+		class = outcome.Retry
 	}
 	if class != outcome.OK {
 		m.counts.failures[class].Add(1)

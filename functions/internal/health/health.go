@@ -112,8 +112,9 @@ func (h *Health) Tick(ctx context.Context) error {
 	if now.UnixNano()-last < int64(tickEvery) || !h.ticked.CompareAndSwap(last, now.UnixNano()) {
 		return nil
 	}
+	checked := false
 	done := errors.Join(
-		h.turn(ctx, "checks", h.cfg.CheckEvery, h.Check),
+		h.turn(ctx, "checks", h.cfg.CheckEvery, func(ctx context.Context) error { checked = true; return h.Check(ctx) }),
 		h.turn(ctx, "canaries", h.cfg.CanaryEvery, h.sendCanaries),
 		h.Silences(ctx),
 		h.Collect(ctx),
@@ -123,6 +124,9 @@ func (h *Health) Tick(ctx context.Context) error {
 		h.mu.Lock()
 		h.last = report
 		h.mu.Unlock()
+		if checked {
+			h.complain(ctx, report)
+		}
 	}
 	return errors.Join(done, err)
 }

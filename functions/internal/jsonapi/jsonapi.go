@@ -59,8 +59,6 @@ func Outcome(answer *httpx.Response, hide ...secret.Value) error {
 		e.Class = outcome.Auth
 	case e.Class == outcome.Split:
 		e.Class = outcome.Permanent
-	case e.Class == outcome.Permanent:
-		e.Class = outcome.Retry
 	}
 	return e
 }

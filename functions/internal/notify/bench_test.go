@@ -88,7 +88,7 @@ func serveChild(receiver, profile string) error {
 	for _, name := range []string{"one", "two"} {
 		n, err := New(Config{
 			Name: name, To: poster{httpx.New(httpx.Options{MaxConns: childConns}), receiver + "/" + name}, Dead: &graveyard{},
-			State: state.NewMemory(100_000, 64<<20), MaxConns: childConns, Call: 10 * time.Second, Deliver: 30 * time.Second, Bury: 5 * time.Second,
+			State: state.NewMemory(100_000, 64<<20), MaxConns: childConns, Deliver: 30 * time.Second, Bury: 5 * time.Second,
 			InHand: inHand, Log: log, Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
 		})
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 // call makes one call to the receiver, when its turn has come and the breaker lets it: it reports whether it was made, and
 // what came of it, nil when the message with the id was accepted.
 func (n *Notify) call(ctx context.Context, k kind, s event.Severity, id string, f func(context.Context) error) (made bool, result *outcome.Error) {
+	var said *outcome.Error // of all that was sent: email may be accepted for some of its recipients
 	if err := n.gate.enter(ctx, s); err != nil {
 		return false, &outcome.Error{Class: outcome.Retry, Reason: "no time left for a call", Err: err}
 	}
@@ -31,17 +32,20 @@ func (n *Notify) call(ctx context.Context, k kind, s event.Severity, id string, 
 			// The same alert would do it again.
 			n.cfg.Log.ErrorContext(ctx, "the integration panicked", "integration", n.cfg.Name, "panic", r, "stack", string(debug.Stack()))
 			result = &outcome.Error{Class: outcome.Permanent, Reason: "the integration panicked"}
+			said = result
 		}
-		n.metrics.call(ctx, k, result, time.Since(begin))
+		n.metrics.call(ctx, k, said, time.Since(begin))
+		if result == nil {
+			n.metrics.messages.Add(1)
+		}
 		if pause := pass.End(time.Now(), result, 1); pause > 0 {
 			n.metrics.pauses.Add(ctx, 1, n.metrics.attributes)
 			n.cfg.Log.WarnContext(ctx, "the receiver is not called for a while", "integration", n.cfg.Name, "for", pause.String(),
 				"status", result.Status, "cause", result.Error(), "state", n.breaker.Status(time.Now()).Reason)
 		}
 	}()
-	short, cancel := context.WithTimeout(ctx, n.cfg.Call)
-	defer cancel()
-	return true, single(outcome.From(f(short)), id)
+	said = outcome.From(f(ctx))
+	return true, single(said, id)
 }
 
 // single is e for one item: nil when it was accepted.

@@ -53,3 +53,16 @@ func TestOverIsTakenBack(t *testing.T) {
 		wantLines(t, &p.inbox, "opened f x1 HIGH", "repeated f x3 HIGH")
 	})
 }
+
+// TestEndOfNothing: an end without a fingerprint ends nothing, and does not come again for ever.
+func TestEndOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &people{}
+		s := start(t, p, nil)
+		a := alert(0, "", event.High)
+		a.Resolved = true
+		s.done(t, a)
+		wantLines(t, &p.inbox)
+		s.closes(t)
+	})
+}

@@ -162,7 +162,7 @@ func start(tb testing.TB, to integration.Integration, change func(*Config)) setu
 	c := Config{
 		Name: "test", To: to, Dead: dead, State: state.NewMemory(100_000, 256<<20),
 		Group:    Group{Window: 5 * time.Minute, ResolveAfter: time.Hour, DigestEvery: time.Minute},
-		MaxConns: 16, Call: 10 * time.Second, Deliver: 30 * time.Second, Bury: 5 * time.Second, InHand: budget.New(64 << 20),
+		MaxConns: 16, Deliver: 30 * time.Second, Bury: 5 * time.Second, InHand: budget.New(64 << 20),
 		Log: slog.New(slog.DiscardHandler), Meter: metricnoop.Meter{}, Tracer: tracenoop.Tracer{},
 	}
 	if change != nil {

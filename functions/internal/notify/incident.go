@@ -31,11 +31,20 @@ func (n *Notify) change(ctx context.Context, key string, f func(*record) (*recor
 	return err
 }
 
-// note is change for what has happened already: it is kept also when the push was given up meanwhile.
+// note is change for what has happened already: it is kept also when the push was given up meanwhile, and tried again when
+// the store does not take it at once, because who does not know of a message sends it again.
 func (n *Notify) note(ctx context.Context, key string, f func(*record) *record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	err := n.change(ctx, key, func(r *record) (*record, error) { return f(r), nil })
+	note := func() error { return n.change(ctx, key, func(r *record) (*record, error) { return f(r), nil }) }
+	err := note()
+	for pause := firstPoll; err != nil && ctx.Err() == nil; pause *= 2 {
+		select {
+		case <-time.After(pause):
+			err = note()
+		case <-ctx.Done():
+		}
+	}
 	if err != nil {
 		n.cfg.Log.WarnContext(ctx, "an incident's state could not be kept", "integration", n.cfg.Name, "incident", key, "error", err.Error())
 	}
@@ -89,6 +98,9 @@ const (
 // conclude notes that a's incident is over; its end is told when it is looked for what is due. One that nobody was told
 // of has none.
 func (n *Notify) conclude(ctx context.Context, a *event.Alert) (fate, *outcome.Error) {
+	if a.Fingerprint == "" {
+		return numbered, nil
+	}
 	now, busy := time.Now(), false
 	err := n.change(ctx, keyOf(a.Fingerprint), func(r *record) (*record, error) {
 		if r == nil || r.Phase == opening {
@@ -179,6 +191,10 @@ func (n *Notify) announce(ctx context.Context, key string, taken *record, a *eve
 	next.count(a, now)
 	i := next.incident(key, a)
 	ref, _, e := n.tellIncident(ctx, i)
+	if e != nil && i.Change == integration.Repeated && e.Class == outcome.Permanent { // its message may be gone: a new one
+		i.Change, i.Ref = integration.Opened, ""
+		ref, _, e = n.tellIncident(ctx, i)
+	}
 	if e != nil {
 		return n.putOff(ctx, key, a, e)
 	}

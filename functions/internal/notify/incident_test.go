@@ -392,15 +392,18 @@ func TestCloseEmptiesMemory(t *testing.T) {
 // lasting is a store that another instance sees as well.
 type lasting struct{ state.Store }
 
-// TestPushesServeWhatIsDue: without a Tick, any push does it.
+// TestPushesServeWhatIsDue: without a Tick, any push does it, before it is answered.
 func TestPushesServeWhatIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &people{}
 		s := start(t, p, nil)
 		s.done(t, alert(0, "f", event.High), alert(1, "f", event.High))
 		time.Sleep(6 * time.Minute)
+		p.set(func(context.Context, message) *outcome.Error {
+			time.Sleep(5 * time.Second)
+			return nil
+		})
 		s.done(t, alert(2, "g", event.High))
-		synctest.Wait()
 		wantLines(t, &p.inbox, "opened f x1 HIGH", "opened g x1 HIGH", "repeated f x2 HIGH")
 		s.closes(t)
 	})

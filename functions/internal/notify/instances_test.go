@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,8 +43,31 @@ func on(t *testing.T, server *redistest.Server, to integration.Integration, chan
 	return s, p
 }
 
+// eventually calls f until it returns nil: to a busy machine the store may look down for a moment. It returns how often it
+// called again.
+func eventually(t *testing.T, f func() error) (again int) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; again++ { // longer than the lease of a lost answer
+		err := f()
+		if err == nil {
+			return again
+		}
+		if time.Now().After(deadline) {
+			t.Error(err)
+			return again
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+}
+
+// bring hands a in until it is done with, as Pub/Sub does.
+func (s setup) bring(t *testing.T, a *event.Alert) (again int) {
+	t.Helper()
+	return eventually(t, func() error { return s.Handle(t.Context(), pushOf(a)) })
+}
+
 // TestInstancesOpenOnce: a hundred alerts of one fingerprint come to two instances at the same moment. One message is
-// sent, and all are counted.
+// sent, and all are counted; of those that came again because an answer of the store was late, some perhaps twice.
 func TestInstancesOpenOnce(t *testing.T) {
 	server := redistest.Start(t)
 	p := &people{}
@@ -54,15 +78,16 @@ func TestInstancesOpenOnce(t *testing.T) {
 	a, _ := on(t, server, p, nil)
 	b, _ := on(t, server, p, nil)
 	var wg sync.WaitGroup
+	var again atomic.Int64
 	for i := range 100 {
-		wg.Go(func() { []setup{a, b}[i%2].done(t, alert(i, "f", event.High)) })
+		wg.Go(func() { again.Add(int64([]setup{a, b}[i%2].bring(t, alert(i, "f", event.High)))) })
 	}
 	wg.Wait()
 	wantLines(t, &p.inbox, "opened f x1 HIGH")
 	for _, s := range []setup{a, b} {
 		r, err := s.cfg.State.Get(t.Context(), s.incidents, "f")
-		if got := parse(r); err != nil || got == nil || got.Count != 100 {
-			t.Errorf("got %+v and %v, want 100 counted", got, err)
+		if got := parse(r); err != nil || got == nil || got.Count < 100 || got.Count > 100+again.Load() {
+			t.Errorf("got %+v and %v, want 100 counted; %d came again", got, err, again.Load())
 		}
 	}
 }
@@ -80,15 +105,22 @@ func TestInstancesRedelivery(t *testing.T) {
 	a, _ := on(t, server, p, nil)
 	b, _ := on(t, server, p, nil)
 	var wg sync.WaitGroup
-	wg.Go(func() { a.done(t, alert(1, "f", event.High)) })
+	wg.Go(func() { a.bring(t, alert(1, "f", event.High)) })
 	<-underWay
-	if e := b.hand(t.Context(), alert(1, "f", event.High)); e == nil || e.Class != outcome.Retry || !strings.Contains(e.Reason, "under way") {
+	var e *outcome.Error
+	eventually(t, func() error {
+		if e = b.hand(t.Context(), alert(1, "f", event.High)); e != nil && errors.Is(e, state.ErrDown) {
+			return e
+		}
+		return nil
+	})
+	if e == nil || e.Class != outcome.Retry || !strings.Contains(e.Reason, "under way") {
 		t.Errorf("got %v, want a retry while it is under way", e)
 	}
 	close(goOn)
 	wg.Wait()
-	b.done(t, alert(1, "f", event.High))
-	a.done(t, alert(1, "f", event.High))
+	b.bring(t, alert(1, "f", event.High))
+	a.bring(t, alert(1, "f", event.High))
 	wantLines(t, &p.inbox, "alert "+alert(1, "", 0).ID)
 	if got := b.Stats(); got.Duplicate != 1 {
 		t.Errorf("got %+v, want a duplicate", got)
@@ -102,21 +134,19 @@ func TestInstancesInherit(t *testing.T) {
 	p := &people{}
 	a, cut := on(t, server, p, nil)
 	b, _ := on(t, server, p, nil)
-	a.done(t, alert(1, "f", event.High), alert(2, "f", event.High), alert(3, "f", event.High))
-	cut.Cut()
-	// Two hours pass.
-	err := b.change(t.Context(), "f", func(r *record) (*record, error) {
-		r.Sent -= int64(2 * time.Hour)
-		r.Heard -= int64(2 * time.Hour)
-		return r, nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	for i := range 3 {
+		a.bring(t, alert(i, "f", event.High))
 	}
+	cut.Cut()
+	ago := time.Now().Add(-2 * time.Hour).UnixNano()
+	eventually(t, func() error {
+		return b.change(t.Context(), "f", func(r *record) (*record, error) {
+			r.Sent, r.Heard = ago, ago
+			return r, nil
+		})
+	})
 	for range 2 {
-		if err := b.Tick(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, func() error { return b.Tick(t.Context()) })
 	}
 	wantLines(t, &p.inbox, "opened f x1 HIGH", "repeated f x3 HIGH", "resolved f x3 HIGH")
 	if e := a.hand(t.Context(), alert(4, "f", event.High)); e == nil || e.Class != outcome.Retry || e.Status == http.StatusTooManyRequests {

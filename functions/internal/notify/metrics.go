@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/apss-sensor/apss/functions/internal/breaker"
+	"github.com/apss-sensor/apss/functions/internal/instrument"
 	"github.com/apss-sensor/apss/shared/outcome"
 )
 
@@ -65,10 +66,7 @@ type metrics struct {
 
 func newMetrics(m metric.Meter, name string, b *breaker.Breaker) (metrics, error) {
 	var errs [5]error
-	own := attribute.String("integration", name)
-	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
-		return metric.WithAttributeSet(attribute.NewSet(append(more, own)...))
-	}
+	with := instrument.With(attribute.String("integration", name))
 	out := metrics{
 		attributes: with(), fates: new([fates]atomic.Int64), returned: new(atomic.Int64), messages: new(atomic.Int64),
 		failures: new([outcome.Partial + 1]atomic.Int64),
@@ -85,9 +83,7 @@ func newMetrics(m metric.Meter, name string, b *breaker.Breaker) (metrics, error
 		metric.WithDescription("Alerts that were done with, by what became of them."))
 	out.calls, errs[1] = m.Int64Counter("apss.notify.calls",
 		metric.WithDescription("Calls to the receiver, by their message and what they came to."))
-	out.duration, errs[2] = m.Float64Histogram("apss.notify.call.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
-		metric.WithDescription("Time of a call to the receiver."))
+	out.duration, errs[2] = instrument.Duration(m, "apss.notify.call.duration", "Time of a call to the receiver.")
 	out.pauses, errs[3] = m.Int64Counter("apss.notify.pauses",
 		metric.WithDescription("Pauses in which the receiver was not called: it asked for one, refused the key or everything, or was down."))
 	_, errs[4] = m.Int64ObservableGauge("apss.notify.breaker",
@@ -107,11 +103,10 @@ func (m *metrics) alert(ctx context.Context, f fate) {
 // call counts a call that came to e.
 func (m *metrics) call(ctx context.Context, k kind, e *outcome.Error, took time.Duration) {
 	class := outcome.OK
-	if e == nil {
-		m.messages.Add(1)
-	} else if int(e.Class) < len(m.byCall[k]) {
+	if e != nil {
 		class = e.Class
-	} else {
+	}
+	if int(class) >= len(m.byCall[k]) { // it is tried again
 		class = outcome.Retry
 	}
 	if class != outcome.OK {

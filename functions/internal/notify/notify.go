@@ -37,8 +37,7 @@ type Config struct {
 	Rate  Rate
 	Group Group // of an IncidentNotifier
 
-	MaxConns int           // calls at the same time
-	Call     time.Duration // bounds one call to the receiver
+	MaxConns int // calls at the same time; how long one may take is the integration's
 	// Deliver bounds the time from Handle's begin to the last call's end, Bury the time to publish a dead letter after it.
 	Deliver, Bury time.Duration
 	InHand        *budget.Budget // for opened messages
@@ -82,14 +81,15 @@ type Notify struct {
 	metrics   metrics
 	opening   chan struct{} // bounds messages being decoded
 
-	sweeping chan struct{} // has one place: who is in looks for what is due
-	look     atomic.Int64  // when to do so next, nanoseconds of Unix
-	later    func()        // does so besides
-	stop     context.CancelFunc
+	sweeping chan struct{}            // has one place: who is in looks for what is due
+	digested time.Time                // when the last digest went out; for who is sweeping
+	look     atomic.Int64             // when to do so next, nanoseconds of Unix
+	sweepBy  func(deadline time.Time) // does so, also when the push was given up
+	stop     context.CancelFunc       // ends that
 
 	mu     sync.Mutex
 	closed bool
-	wg     sync.WaitGroup // pushes in hand and what goes on besides; grows only under mu while not closed
+	wg     sync.WaitGroup // pushes in hand; grows only under mu while not closed
 }
 
 const (
@@ -107,12 +107,12 @@ func New(c Config) (*Notify, error) {
 		c.Group.DigestEvery = time.Minute
 	}
 	n := &Notify{
-		cfg: c, owner: event.NewID(), incidents: "notify.incidents." + c.Name,
+		cfg: c, owner: event.NewID(), incidents: incidentsCollection + c.Name,
 		gate: newGate(max(c.MaxConns, 1)), pace: newPace(c.Rate),
 		breaker: breaker.New(breaker.Config{Failures: failures, Refusals: refusals}),
 		opening: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), sweeping: make(chan struct{}, 1),
 	}
-	n.seen = seen{store: c.State, collection: "notify.seen." + c.Name, owner: n.owner, lease: n.lease()}
+	n.seen = seen{store: c.State, collection: seenCollection + c.Name, owner: n.owner, lease: n.lease()}
 	var ok bool
 	if n.people, ok = c.To.(integration.IncidentNotifier); !ok {
 		if n.programs, ok = c.To.(integration.Notifier); !ok {
@@ -125,8 +125,10 @@ func New(c Config) (*Notify, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
-	n.later = func() {
-		if err := n.Tick(ctx); err != nil && ctx.Err() == nil {
+	n.sweepBy = func(deadline time.Time) {
+		short, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		if err := n.sweep(short); err != nil && ctx.Err() == nil {
 			c.Log.WarnContext(ctx, "what is due could not all be sent", "integration", c.Name, "error", err.Error())
 		}
 	}
@@ -288,16 +290,20 @@ func (n *Notify) begin() bool {
 	return true
 }
 
-// kick looks for what is due besides, when it is time.
-func (n *Notify) kick(now time.Time) {
+// kick looks for what is due, when it is time and nobody else does. The push that began then is answered afterwards: once no
+// request is under way the function may have no CPU (cloud.google.com/run/docs/configuring/billing-settings), and a call that
+// was left to stand still would be made again.
+func (n *Notify) kick(begin time.Time) {
 	next := n.look.Load()
-	if n.people == nil || now.UnixNano() < next || !n.look.CompareAndSwap(next, now.Add(lookEvery).UnixNano()) || !n.begin() {
+	if n.people == nil || begin.UnixNano() < next || !n.look.CompareAndSwap(next, begin.Add(lookEvery).UnixNano()) {
 		return
 	}
-	go func() {
-		defer n.wg.Done()
-		n.later()
-	}()
+	select {
+	case n.sweeping <- struct{}{}:
+		defer n.leave()
+		n.sweepBy(begin.Add(n.cfg.Deliver))
+	default:
+	}
 }
 
 // Close waits for what is in hand until ctx ends; then it is given up, and comes again. Of a store in memory it sends what

@@ -295,9 +295,9 @@ func TestRefusesEverything(t *testing.T) {
 func TestHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &program{}
-		p.set(func(ctx context.Context, _ message) *outcome.Error {
-			<-ctx.Done()
-			return &outcome.Error{Class: outcome.Retry, Reason: "no answer", Err: ctx.Err()}
+		p.set(func(context.Context, message) *outcome.Error {
+			time.Sleep(10 * time.Second) // the integration's limit of a call
+			return &outcome.Error{Class: outcome.Retry, Reason: "no answer"}
 		})
 		s := start(t, p, nil)
 		begin := time.Now()

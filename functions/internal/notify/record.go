@@ -63,12 +63,16 @@ func parse(r state.Record) *record {
 
 // keep is r as it is stored.
 func (r *record) keep(g Group) (state.Record, error) {
+	value, err := r.value()
+	return state.Record{Value: value, Due: r.due(g), Expires: r.expires(g)}, err
+}
+
+func (r *record) value() ([]byte, error) {
 	head, err := json.Marshal(r)
 	if err != nil {
-		return state.Record{}, fmt.Errorf("encoding an incident: %w", err)
+		return nil, fmt.Errorf("encoding an incident: %w", err)
 	}
-	value := append(append(head, '\n'), r.alert...)
-	return state.Record{Value: value, Due: r.due(g), Expires: r.expires(g)}, nil
+	return append(append(head, '\n'), r.alert...), nil
 }
 
 // act is what is to be done of an incident.
@@ -189,7 +193,7 @@ func (r *record) count(a *event.Alert, now time.Time) {
 	r.Count += weight(a)
 	r.Alerts++
 	r.Heard, r.Over = now.UnixNano(), false
-	first, last := seenBetween(a)
+	first, last := seenBetween(a, now)
 	if r.First == 0 || first < r.First {
 		r.First = first
 	}
@@ -231,25 +235,31 @@ const (
 	mostTries = 20
 )
 
+// mostEvents is what one alert may stand for, so that no sum of them overflows.
+const mostEvents = 1 << 32
+
 // weight is how many events a tells of that no alert told of before. The Count of an agent's summary is the whole window's,
 // the first alert among them.
 func weight(a *event.Alert) int64 {
+	n := a.Count
 	if a.Metadata.Summary {
-		return max(int64(a.Metadata.Suppressed), 1)
+		n = a.Metadata.Suppressed
 	}
-	return max(int64(a.Count), 1)
+	return min(max(int64(n), 1), mostEvents)
 }
 
-// seenBetween is when a's events were, as far as it says.
-func seenBetween(a *event.Alert) (first, last int64) {
-	from, to := a.FirstSeen, a.LastSeen
-	if from.IsZero() {
-		from = a.Timestamp
+// seenBetween is when a's events were, as far as it says; now where it says nothing, or what nanoseconds of Unix cannot hold.
+func seenBetween(a *event.Alert, now time.Time) (first, last int64) {
+	nanos := func(at time.Time) int64 {
+		if at.IsZero() {
+			at = a.Timestamp
+		}
+		if y := at.Year(); y < 1970 || y > 2200 {
+			at = now
+		}
+		return at.UnixNano()
 	}
-	if to.IsZero() {
-		to = a.Timestamp
-	}
-	return from.UnixNano(), to.UnixNano()
+	return nanos(a.FirstSeen), nanos(a.LastSeen)
 }
 
 const (

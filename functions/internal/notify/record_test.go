@@ -146,3 +146,22 @@ func FuzzParse(f *testing.F) {
 		r.join(alert(1, "f", event.High), time.Now(), "me", time.Minute)
 	})
 }
+
+// TestCountsOfAnybody: figures that an agent makes up hide nothing.
+func TestCountsOfAnybody(t *testing.T) {
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	r := &record{Phase: open}
+	for i := range 5 {
+		a := alert(i, "f", event.High)
+		a.Count = 1<<63 - 1
+		a.FirstSeen, a.LastSeen, a.Timestamp = time.Time{}, time.Unix(1<<40, 0), time.Time{}
+		before := r.Count
+		r.count(a, now)
+		if r.Count <= before {
+			t.Fatalf("alert %d: got a count of %d after %d", i, r.Count, before)
+		}
+	}
+	if r.First != now.UnixNano() || r.Last != now.UnixNano() {
+		t.Errorf("got %v to %v of times that cannot be, want now", time.Unix(0, r.First), time.Unix(0, r.Last))
+	}
+}

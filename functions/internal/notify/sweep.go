@@ -20,8 +20,11 @@ import (
 const (
 	// maxDue is how many incidents are dealt with at a time: a digest stands for no more.
 	maxDue = 500
-	// senders is how many messages of known incidents are on their way at the same time.
-	senders = 4
+	// senders is how many messages of known incidents are on their way at the same time, storeOps how many operations of
+	// the store.
+	senders, storeOps = 4, 16
+	// putOffUnread is how long a record is left alone that cannot be read.
+	putOffUnread = 10 * time.Minute
 )
 
 // Tick sends what is due: counts of repeats, digests, ends of incidents. It is to be called every second or so, and is
@@ -33,18 +36,34 @@ func (n *Notify) Tick(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Deliver)
 	defer cancel()
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
+	return n.sweep(ctx)
+}
+
+// enter waits until nobody else is sweeping.
+func (n *Notify) enter(ctx context.Context) error {
 	select {
 	case n.sweeping <- struct{}{}:
-		defer func() { <-n.sweeping }()
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (n *Notify) leave() { <-n.sweeping }
+
+// sweep is Tick for who has the place in sweeping.
+func (n *Notify) sweep(ctx context.Context) error {
 	for n.breaker.Ready(time.Now()) == nil {
 		keys, err := n.cfg.State.Due(ctx, n.incidents, time.Now(), maxDue)
 		if err != nil {
 			return fmt.Errorf("asking for what is due: %w", err)
 		}
-		if err := n.serve(ctx, keys, (*record).do); err != nil || len(keys) < maxDue {
+		all, err := n.serve(ctx, keys, (*record).do)
+		if err != nil || !all || len(keys) < maxDue {
 			return err
 		}
 	}
@@ -67,6 +86,10 @@ func (n *Notify) empty(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking for what waits: %w", err)
 	}
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
 	// One message for all, as little time is left.
 	now := func(r *record, _ time.Time, _ Group) act {
 		if r.Count > r.Told {
@@ -76,7 +99,9 @@ func (n *Notify) empty(ctx context.Context) error {
 	}
 	var errs error
 	for part := range slices.Chunk(keys, maxDue) {
-		errs = errors.Join(errs, n.serve(ctx, part, now))
+		n.digested = time.Time{} // there is no later
+		_, err := n.serve(ctx, part, now)
+		errs = errors.Join(errs, err)
 	}
 	return errs
 }
@@ -87,64 +112,125 @@ type turn struct {
 	record
 }
 
-// serve does what is to be done of the incidents under keys, the most severe first, the digest at last.
-func (n *Notify) serve(ctx context.Context, keys []string, what func(*record, time.Time, Group) act) error {
-	type single struct {
-		key      string
-		severity event.Severity
+// plan says what is to be done of an incident.
+type plan func(*record, time.Time, Group) act
+
+// serve does what is to be done of the incidents under keys, the most severe first, the digest at last. It reports whether
+// it came to all of them: what is left is still due.
+func (n *Notify) serve(ctx context.Context, keys []string, what plan) (all bool, err error) {
+	found := make([]*record, len(keys))
+	err = each(storeOps, len(keys), func(i int) (err error) {
+		found[i], err = n.read(ctx, keys[i])
+		return err
+	})
+	if err != nil {
+		return false, err
 	}
-	var singles []single
-	var listing []*turn
-	for _, key := range keys {
-		s, err := n.cfg.State.Get(ctx, n.incidents, key)
-		if err != nil {
-			return fmt.Errorf("reading an incident: %w", err)
-		}
-		r := parse(s)
-		if r == nil {
-			continue
-		}
-		if what(r, time.Now(), n.cfg.Group) != digest {
-			singles = append(singles, single{key, r.Severity})
-			continue
-		}
-		t, do, err := n.take(ctx, key, what)
-		if err != nil {
-			return err
-		}
-		if do == digest {
-			listing = append(listing, t)
+	var singles, listing []int
+	for i, r := range found {
+		switch {
+		case r == nil:
+		case what(r, time.Now(), n.cfg.Group) == digest:
+			listing = append(listing, i)
+		default:
+			singles = append(singles, i)
 		}
 	}
-	slices.SortFunc(singles, func(a, b single) int { return cmp.Compare(b.severity, a.severity) })
+	slices.SortFunc(singles, func(a, b int) int { return cmp.Compare(found[b].Severity, found[a].Severity) })
+	all = true
+	until := half(ctx) // the rest is the digest's
+	err = each(senders, len(singles), func(i int) error {
+		if len(listing) > 0 && time.Now().After(until) {
+			return errLater
+		}
+		return n.serveOne(ctx, keys[singles[i]], what)
+	})
+	if errors.Is(err, errLater) {
+		all, err = false, nil
+	}
+	if len(listing) == 0 {
+		return all, err
+	}
+	worst := event.Info
+	names := make([]string, len(listing))
+	for i, at := range listing {
+		names[i] = keys[at]
+		worst = max(worst, found[at].Severity)
+	}
+	if !n.mayDigest(worst) {
+		return false, err
+	}
+	return all, errors.Join(err, n.list(ctx, names, what))
+}
+
+// errLater ends what there is no time for now.
+var errLater = errors.New("later")
+
+// half is when half of the time is over that ctx has left.
+func half(ctx context.Context) time.Time {
+	now := time.Now()
+	end, ok := ctx.Deadline()
+	if !ok {
+		return now.Add(time.Minute)
+	}
+	return now.Add(end.Sub(now) / 2)
+}
+
+// each calls f with 0 to n-1, so many at once, and no more after an error, of which it returns one: they have one cause.
+func each(atOnce, n int, f func(i int) error) error {
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		errs  error
-		queue = make(chan string)
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		next int
+		errs error
 	)
-	for range min(senders, len(singles)) {
+	take := func() (int, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next - 1, next <= n && errs == nil
+	}
+	for range min(atOnce, n) {
 		wg.Go(func() {
-			for key := range queue {
-				if err := n.serveOne(ctx, key, what); err != nil {
+			for i, ok := take(); ok; i, ok = take() {
+				if err := f(i); err != nil {
 					mu.Lock()
-					errs = err // one is enough to read: they have one cause
+					errs = err
 					mu.Unlock()
 				}
 			}
 		})
 	}
-	for _, s := range singles {
-		queue <- s.key
-	}
-	close(queue)
 	wg.Wait()
-	n.digest(ctx, listing)
 	return errs
 }
 
+// read returns the incident under key, nil when there is none. One that cannot be read is of a newer version, which will
+// deal with it: here it is put off, so that it does not keep others from being found.
+func (n *Notify) read(ctx context.Context, key string) (*record, error) {
+	s, err := n.cfg.State.Get(ctx, n.incidents, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading an incident: %w", err)
+	}
+	r := parse(s)
+	if r != nil || s.Value == nil {
+		return r, nil
+	}
+	n.cfg.Log.WarnContext(ctx, "an incident's state cannot be read; is it of a newer version?", "integration", n.cfg.Name, "incident", key)
+	err = n.cfg.State.Update(ctx, n.incidents, key, func(s state.Record) (state.Record, error) {
+		if parse(s) == nil && !s.Due.IsZero() {
+			s.Due = time.Now().Add(putOffUnread)
+		}
+		return s, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("putting an incident off: %w", err)
+	}
+	return nil, nil
+}
+
 // serveOne does what is to be done of one incident.
-func (n *Notify) serveOne(ctx context.Context, key string, what func(*record, time.Time, Group) act) error {
+func (n *Notify) serveOne(ctx context.Context, key string, what plan) error {
 	if e := n.breaker.Ready(time.Now()); e != nil {
 		return nil //nolint:nilerr // it stays due until the receiver is called again
 	}
@@ -168,7 +254,7 @@ func (n *Notify) serveOne(ctx context.Context, key string, what func(*record, ti
 }
 
 // take gives us the turn of what is to be done of an incident, if there is anything and nobody else has it.
-func (n *Notify) take(ctx context.Context, key string, what func(*record, time.Time, Group) act) (*turn, act, error) {
+func (n *Notify) take(ctx context.Context, key string, what plan) (*turn, act, error) {
 	var t *turn
 	var do act
 	err := n.change(ctx, key, func(r *record) (*record, error) {
@@ -264,9 +350,10 @@ func (n *Notify) lose(ctx context.Context, t *turn, made bool, e *outcome.Error)
 	}))
 }
 
-// buryIncident publishes what the receiver will never be told of an incident as a dead letter: its alert, with the count.
+// buryIncident publishes what the receiver will never be told of an incident as a dead letter: its alert, with the count. It
+// is a new alert: the one whose id it had was dealt with, and would not be delivered again when the letter is replayed.
 func (n *Notify) buryIncident(ctx context.Context, t *turn, a *event.Alert, e *outcome.Error) {
-	a.Count = int(t.Count - t.Told)
+	a.ID, a.Count = event.NewID(), int(t.Count-t.Told)
 	_, bad := n.bury(ctx, envelope.Push{Message: envelope.SealAlert(a, envelope.Source{Cluster: a.Cluster}, time.Now())}, e)
 	if bad != nil {
 		n.lose(ctx, t, true, bad)
@@ -309,57 +396,4 @@ func (n *Notify) resolve(ctx context.Context, t *turn) {
 			"status", e.Status, "reason", e.Reason)
 	}
 	_ = n.note(ctx, t.key, gone)
-}
-
-// digest sends one message that stands for all of turns.
-func (n *Notify) digest(ctx context.Context, turns []*turn) {
-	switch len(turns) {
-	case 0:
-		return
-	case 1: // it is no digest
-		n.pace.charge(time.Now())
-		n.tell(ctx, turns[0])
-		return
-	}
-	slices.SortFunc(turns, func(a, b *turn) int {
-		// Of equals those that were told of least, so that none is always beyond the list.
-		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.Told, b.Told), cmp.Compare(a.First, b.First), cmp.Compare(a.key, b.key))
-	})
-	now := time.Now()
-	d := integration.Digest{From: now, To: now.UTC(), More: max(len(turns)-integration.MaxDigest, 0)}
-	for k, t := range turns {
-		d.Alerts += t.Alerts
-		if first := time.Unix(0, t.First); first.Before(d.From) {
-			d.From = first
-		}
-		if k < integration.MaxDigest {
-			d.Incidents = append(d.Incidents, t.incident(t.key, t.alertOf()))
-			continue
-		}
-		n.cfg.Log.InfoContext(ctx, "an incident stands in a digest without being listed", "integration", n.cfg.Name,
-			"incident", t.key, "severity", t.Severity.String(), "events", t.Count, "alert", string(t.alert))
-	}
-	d.From = d.From.UTC()
-	n.pace.charge(now)
-	made, e := n.call(ctx, kindDigest, turns[0].Severity, "", func(ctx context.Context) error { return n.people.SendDigest(ctx, d) })
-	for _, t := range turns {
-		switch {
-		case e == nil:
-			_ = n.note(ctx, t.key, func(r *record) *record {
-				if r == nil {
-					return nil
-				}
-				if r.Phase == waiting {
-					r.Phase = listed
-				}
-				r.told(&t.record, now)
-				r.leave(n.owner)
-				return r
-			})
-		case final(t, e):
-			n.buryIncident(ctx, t, t.alertOf(), e)
-		default:
-			n.lose(ctx, t, made, e)
-		}
-	}
 }

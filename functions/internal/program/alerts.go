@@ -13,7 +13,7 @@ func (p *Program) notify(in integration.Instance, to integration.Integration) (a
 	n, err := notify.New(notify.Config{
 		Name: in.Name, To: to, Route: in.Route.MatchAlert, Dead: p.dead, State: p.state,
 		Rate: notify.Rate(in.Rate), Group: notify.Group(in.Group), MaxConns: s.Calls,
-		Call: s.CallTimeout, Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: p.inHand,
+		Deliver: s.deliver(), Bury: s.DeadLettersTimeout, InHand: p.inHand,
 		Log: p.tel.Logger(), Meter: p.tel.Meter(), Tracer: p.tracer,
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/apss-sensor/apss/functions/internal/notify"
 	"github.com/apss-sensor/apss/functions/internal/secretmanager"
 	"github.com/apss-sensor/apss/functions/internal/state"
 	"github.com/apss-sensor/apss/functions/internal/state/firestore"
@@ -20,7 +21,15 @@ const (
 	stateBytes   = 64 << 20
 )
 
-func newMemory() *state.Memory { return state.NewMemory(stateRecords, stateBytes) }
+func (p *Program) newMemory() *state.Memory {
+	m := state.NewMemory(stateRecords, stateBytes)
+	p.tel.Gauge("apss.state.evicted", "", "Records that gave way in this instance's memory since its start: alerts may be told twice, and what waited for a digest is in the log only.",
+		func() int64 {
+			_, _, evicted := m.Usage()
+			return evicted
+		})
+	return m
+}
 
 // stateStore reads the settings of the store that all integrations share. What it returns makes the store; it does not
 // wait for it: deliveries begin without it when it is down.
@@ -38,7 +47,7 @@ func (p *Program) stateStore() (open func(context.Context) (state.Store, error),
 		return errors.New("STATE_STORE_PASSWORD is for redis:// and rediss://")
 	}
 	if raw == "" || raw == "memory" { // empty: what else is wrong with the settings is said elsewhere
-		return func(context.Context) (state.Store, error) { return newMemory(), nil }, none()
+		return func(context.Context) (state.Store, error) { return p.newMemory(), nil }, none()
 	}
 	u, err := url.Parse(raw)
 	if err != nil { // it would quote the URL, which may hold a password
@@ -96,7 +105,7 @@ func (p *Program) redis(u url.URL) (redis.Config, error) {
 // shared is first, with memory for the time when it is down.
 func (p *Program) shared(first state.Store, timeout time.Duration) (state.Store, error) {
 	s, err := state.NewFallback(state.FallbackConfig{
-		First: first, Memory: newMemory(), Timeout: timeout, Log: p.tel.Logger(), Meter: p.tel.Meter(),
+		First: first, Memory: p.newMemory(), Merge: notify.Merge, Timeout: timeout, Log: p.tel.Logger(), Meter: p.tel.Meter(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, first.Close())

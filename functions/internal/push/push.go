@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/apss-sensor/apss/functions/internal/budget"
+	"github.com/apss-sensor/apss/functions/internal/instrument"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/outcome"
 	"github.com/apss-sensor/apss/shared/telemetry"
@@ -57,9 +58,7 @@ type Handler struct {
 func New(c Config) (*Handler, error) {
 	requests, err1 := c.Meter.Int64Counter("apss.push.requests",
 		metric.WithDescription("Push requests, by the status that answered them."))
-	duration, err2 := c.Meter.Float64Histogram("apss.push.duration", metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
-		metric.WithDescription("Time from a push request to its answer."))
+	duration, err2 := instrument.Duration(c.Meter, "apss.push.duration", "Time from a push request to its answer.")
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", c.Name, err)
 	}

@@ -15,7 +15,8 @@ import (
 // the metric apss.state.down and by [Fallback.Down].
 //
 // While it is down, instances do not know of each other, nor of what was there before: an incident that was open is
-// opened again. On return what is in memory replaces what is in the first store. Safe for concurrent use.
+// opened again. On return what is in memory is merged with what is in the first store, where others may have been, or
+// replaces it. Safe for concurrent use.
 type Fallback struct {
 	cfg FallbackConfig
 
@@ -30,12 +31,18 @@ type Fallback struct {
 	closed    bool
 	stop      context.CancelFunc // ends a return under way
 	wg        sync.WaitGroup
+
+	// base is what of memory was merged into the first store, also by a return that came to nothing; for who returns.
+	base map[place]Record
 }
 
-// FallbackConfig is what a Fallback needs. All fields are required. The Fallback owns both stores.
+// FallbackConfig is what a Fallback needs. All fields but Merge are required. The Fallback owns both stores.
 type FallbackConfig struct {
-	First   Store
-	Memory  *Memory
+	First  Store
+	Memory *Memory
+	// Merge says what the first store is to keep, which has there, when memory has mine. Of mine, base is in there already;
+	// each may be without a Value. It does not block. Nil: mine.
+	Merge   func(collection string, there, base, mine Record) Record
 	Timeout time.Duration // of one operation of the first store: what takes longer is down
 	Log     *slog.Logger
 	Meter   metric.Meter
@@ -49,7 +56,10 @@ const (
 
 // NewFallback fails only when the meter does.
 func NewFallback(c FallbackConfig) (*Fallback, error) {
-	f := &Fallback{cfg: c, stop: func() {}}
+	if c.Merge == nil {
+		c.Merge = func(_ string, _, _, mine Record) Record { return mine }
+	}
+	f := &Fallback{cfg: c, stop: func() {}, base: map[place]Record{}}
 	_, err := c.Meter.Int64ObservableGauge("apss.state.down",
 		metric.WithDescription("1 while the state store cannot be reached and memory stands in for it."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
@@ -280,12 +290,19 @@ func (f *Fallback) copy(ctx context.Context, records map[place]Record) error {
 			defer func() { <-room }()
 			ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 			defer cancel()
-			err := f.cfg.First.Update(ctx, p.collection, p.key, func(Record) (Record, error) { return r, nil })
+			mu.Lock()
+			base := f.base[p]
+			mu.Unlock()
+			err := f.cfg.First.Update(ctx, p.collection, p.key, func(there Record) (Record, error) {
+				return f.cfg.Merge(p.collection, there, base, r), nil
+			})
+			mu.Lock()
+			defer mu.Unlock()
 			if err != nil {
-				mu.Lock()
 				errs = err // one is enough to read: they have one cause
-				mu.Unlock()
+				return
 			}
+			f.base[p] = r
 		})
 	}
 	wg.Wait()
@@ -303,5 +320,6 @@ func (f *Fallback) switchBack(ctx context.Context, brought map[place]Record) (bo
 	f.cfg.Memory.clear()
 	f.cfg.Log.Info("the state store is back", "down_for", time.Since(f.since).String(), "records", len(brought))
 	f.since, f.cause, f.pause = time.Time{}, nil, 0
+	f.base = map[place]Record{}
 	return true, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"container/list"
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -120,18 +119,10 @@ func (m *Memory) Due(ctx context.Context, name string, now time.Time, limit int)
 	if c == nil || limit <= 0 {
 		return nil, nil
 	}
-	var found []*entry
-	c.due.until(func(e *entry) bool {
-		if e.record.Due.After(now) {
-			return false
-		}
-		found = append(found, e)
-		return true
-	})
-	slices.SortFunc(found, func(a, b *entry) int { return a.record.Due.Compare(b.record.Due) })
-	keys := make([]string, 0, min(limit, len(found)))
-	for _, e := range found[:cap(keys)] {
-		keys = append(keys, e.key)
+	found := c.due.least(limit, func(e *entry) bool { return !e.record.Due.After(now) })
+	keys := make([]string, len(found))
+	for i, e := range found {
+		keys[i] = e.key
 	}
 	return keys, nil
 }

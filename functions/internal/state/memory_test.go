@@ -114,6 +114,50 @@ func TestMemoryBounded(t *testing.T) {
 	})
 }
 
+// TestMemoryDue: of many records the longest due are found, in their order.
+func TestMemoryDue(t *testing.T) {
+	const records = 2000
+	m := state.NewMemory(records, 64<<20)
+	begin := time.Now().Truncate(time.Second)
+	for i, after := range rand.New(rand.NewPCG(1, 2)).Perm(records) {
+		if i%3 == 0 { // it moves within the heap
+			put(t, m, "c", fmt.Sprint(after), state.Record{Value: []byte("v"), Due: begin.Add(time.Hour)})
+		}
+		put(t, m, "c", fmt.Sprint(after), state.Record{Value: []byte("v"), Due: begin.Add(time.Duration(after) * time.Millisecond)})
+	}
+	for _, limit := range []int{1, 2, 7, 500, 1000, 1001, 5000} {
+		got, err := m.Due(t.Context(), "c", begin.Add(999*time.Millisecond), limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for i := range min(limit, 1000) {
+			want = append(want, fmt.Sprint(i))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("limit %d: got %d keys %.60q, want %d in their order", limit, len(got), got, len(want))
+		}
+	}
+}
+
+// BenchmarkMemoryDue measures a look for 500 of 100,000 records that are due.
+func BenchmarkMemoryDue(b *testing.B) {
+	m := state.NewMemory(100_000, 256<<20)
+	for i := range 100_000 {
+		err := m.Update(b.Context(), "c", fmt.Sprint(i), func(state.Record) (state.Record, error) {
+			return state.Record{Value: []byte("v"), Due: time.Unix(int64(i), 0)}, nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if keys, err := m.Due(b.Context(), "c", time.Now(), 500); err != nil || len(keys) != 500 {
+			b.Fatal(len(keys), err)
+		}
+	}
+}
+
 func BenchmarkMemoryUpdate(b *testing.B) {
 	statetest.BenchmarkUpdate(b, state.NewMemory(100_000, 256<<20))
 }

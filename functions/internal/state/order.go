@@ -44,15 +44,40 @@ func (o *order) first() *entry {
 	return o.entries[0]
 }
 
-// until calls f with entries as long as it returns true. Those below an entry for which it returns false, which are no
-// less, are left out.
-func (o *order) until(f func(*entry) bool) {
-	todo := []int{0}
-	for len(todo) > 0 {
-		i := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if i < len(o.entries) && f(o.entries[i]) {
-			todo = append(todo, 2*i+1, 2*i+2)
-		}
+// least returns at most limit entries that are within, the least first. It looks at few more than it returns: none below one
+// that is not within, which are no less.
+func (o *order) least(limit int, within func(*entry) bool) []*entry {
+	var found []*entry
+	next := frontier{order: o}
+	next.add(0, within)
+	for len(next.places) > 0 && len(found) < limit {
+		at := heap.Pop(&next).(int)
+		found = append(found, o.entries[at])
+		next.add(2*at+1, within)
+		next.add(2*at+2, within)
+	}
+	return found
+}
+
+// frontier is a heap of places in order whose entries are the next ones.
+type frontier struct {
+	*order
+	places []int
+}
+
+func (f *frontier) Len() int           { return len(f.places) }
+func (f *frontier) Less(i, j int) bool { return f.less(f.entries[f.places[i]], f.entries[f.places[j]]) }
+func (f *frontier) Swap(i, j int)      { f.places[i], f.places[j] = f.places[j], f.places[i] }
+func (f *frontier) Push(x any)         { f.places = append(f.places, x.(int)) }
+
+func (f *frontier) Pop() any {
+	last := f.places[len(f.places)-1]
+	f.places = f.places[:len(f.places)-1]
+	return last
+}
+
+func (f *frontier) add(place int, within func(*entry) bool) {
+	if place < len(f.entries) && within(f.entries[place]) {
+		heap.Push(f, place)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -44,13 +45,13 @@ func open(t *testing.T) *cluster {
 	t.Helper()
 	config, load, image := os.Getenv("KUBECONFIG"), os.Getenv("APSS_E2E_LOAD"), os.Getenv("APSS_E2E_IMAGE")
 	if config == "" || load == "" && image == "" {
-		t.Skip("SKIPPED: no cluster: set KUBECONFIG, and APSS_E2E_LOAD to a command that loads an image (NAME:TAG FOLDER), or APSS_E2E_IMAGE")
+		t.Skip("SKIPPED: no cluster: set KUBECONFIG, and APSS_E2E_LOAD to a command that loads an image (NAME:TAG FOLDER ENTRYPOINT), or APSS_E2E_IMAGE")
 	}
 	api, err := clientcmd.BuildConfigFromFlags("", config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	api.QPS, api.Burst = 50, 100
+	api.QPS, api.Burst, api.WarningHandlerWithContext = 50, 100, rest.NoWarnings{}
 	client, err := kubernetes.NewForConfig(api)
 	if err != nil {
 		t.Fatal(err)
@@ -60,19 +61,25 @@ func open(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
-	c := &cluster{t: t, client: client, image: image}
-	ctx := c.patience()
-	ns, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "apss-e2e-"}}, metav1.CreateOptions{})
+	return (&cluster{t: t, client: client, image: image}).other(nil)
+}
+
+// other returns another namespace of the same cluster, with these labels.
+func (c *cluster) other(labels map[string]string) *cluster {
+	c.t.Helper()
+	client, next := c.client, *c
+	c = &next
+	ns, err := client.CoreV1().Namespaces().Create(c.patience(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "apss-e2e-", Labels: labels}}, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.namespace = ns.Name
-	t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
 		now := int64(0)
 		if err := client.CoreV1().Namespaces().Delete(ctx, c.namespace, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
-			t.Errorf("deleting the namespace: %v", err)
+			c.t.Errorf("deleting the namespace: %v", err)
 		}
 	})
 	c.await("the default service account", func(ctx context.Context) error {
@@ -97,7 +104,7 @@ var loaded = sync.OnceValues(func() (name string, err error) {
 			return "", err
 		}
 	}
-	for _, program := range []string{"apss-agent", "witness"} {
+	for _, program := range []string{"apss-agent", "apss-webhook", "witness"} {
 		content, err := os.ReadFile(filepath.Join(bin, program))
 		if err != nil {
 			return "", fmt.Errorf("%w: run make e2e", err)
@@ -107,7 +114,7 @@ var loaded = sync.OnceValues(func() (name string, err error) {
 		}
 	}
 	name = fmt.Sprintf("apss.local/e2e:%d", time.Now().UnixNano())
-	command := append(strings.Fields(os.Getenv("APSS_E2E_LOAD")), name, dir)
+	command := append(strings.Fields(os.Getenv("APSS_E2E_LOAD")), name, dir, `["/bin/apss-agent"]`)
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {

@@ -31,9 +31,12 @@ import (
 // k8s.io/apiserver DefaultMaxRequestBodyBytes), and a review of a creation holds one.
 const MaxBody = 3<<20 + 64<<10
 
-// Config is what a Handler needs. All fields but Observe are required.
+// Config is what a Handler needs. All fields but Observe and Ready are required.
 type Config struct {
-	Injector *inject.Injector
+	// Injector returns the one that is in force: it changes with the relay's authority.
+	Injector func() *inject.Injector
+	// Ready returns nil when the cluster is known; until then no pod is injected. Nil: it always is.
+	Ready func() error
 	// Namespace returns the labels of a namespace; false when they are not known.
 	Namespace func(name string) (map[string]string, bool)
 	Cluster   func() decide.Cluster
@@ -176,12 +179,15 @@ func (h *Handler) pod(r *http.Request, q *Request) (decide.Decision, []byte) {
 	if q.Operation != "CREATE" {
 		return decide.Decision{Reason: decide.NotACreation}, nil
 	}
+	if h.cfg.Ready != nil && h.cfg.Ready() != nil {
+		return decide.Decision{Reason: decide.Starting}, nil
+	}
 	ns := decide.Namespace{Name: q.Namespace}
 	var known bool
 	if ns.Labels, known = h.cfg.Namespace(q.Namespace); !known {
 		return decide.Decision{Reason: decide.NamespaceUnknown}, nil
 	}
-	d, patch, err := h.cfg.Injector.Pod(q.Object, ns, h.cfg.Cluster())
+	d, patch, err := h.cfg.Injector().Pod(q.Object, ns, h.cfg.Cluster())
 	if err != nil {
 		h.cfg.Log.WarnContext(r.Context(), "a pod cannot be read; it starts without an agent", "namespace", q.Namespace, "name", q.Name, "error", err.Error())
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,8 +34,9 @@ func injector(tb testing.TB) *inject.Injector {
 // handler knows the namespaces shop, which is labelled, and other.
 func handler(tb testing.TB, change func(*Config)) *Handler {
 	tb.Helper()
+	in := injector(tb)
 	c := Config{
-		Injector: injector(tb),
+		Injector: func() *inject.Injector { return in },
 		Namespace: func(name string) (map[string]string, bool) {
 			switch name {
 			case "shop":
@@ -155,6 +157,14 @@ func TestReviews(t *testing.T) {
 	handler(t, nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/mutate", nil))
 	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != http.MethodPost {
 		t.Errorf("GET: got %d", w.Code)
+	}
+}
+
+// Before the cluster is known, reviews are answered.
+func TestStarting(t *testing.T) {
+	h := handler(t, func(c *Config) { c.Ready = func() error { return errors.New("not yet") } })
+	if got := post(h, "application/json", strings.NewReader(review("shop", "", web))).Body.String(); !strings.Contains(got, `"allowed":true,"auditAnnotations":{"decision":"starting"}`) {
+		t.Errorf("got %s", got)
 	}
 }
 

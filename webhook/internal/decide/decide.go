@@ -31,6 +31,9 @@ const (
 	labelPSA    = "pod-security.kubernetes.io/enforce" // https://kubernetes.io/docs/concepts/security/pod-security-admission
 )
 
+// NamespaceLabels are the labels of a namespace that decisions look at.
+func NamespaceLabels() []string { return []string{LabelInject, LabelOptOut, labelPSA} }
+
 // Tier is what the sidecar may do, see the design.
 type Tier string
 

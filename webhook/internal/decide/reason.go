@@ -24,6 +24,7 @@ const (
 	NotACreation        Reason = "not-a-creation"
 	Unreadable          Reason = "unreadable"
 	NamespaceUnknown    Reason = "namespace-unknown"
+	Starting            Reason = "starting"
 	Failed              Reason = "failed"
 )
 
@@ -66,6 +67,8 @@ func (r Reason) Text() string {
 		return "the review could not be read"
 	case NamespaceUnknown:
 		return "the namespace's labels are not known yet"
+	case Starting:
+		return "the webhook started and does not know the cluster yet"
 	case Failed:
 		return "the review failed here; the log says why"
 	}

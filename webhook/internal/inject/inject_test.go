@@ -185,6 +185,24 @@ func TestGenuine(t *testing.T) {
 	}
 }
 
+// A setting that is ours has the operator's value, once.
+func TestTheOperatorsSettingsComeFirst(t *testing.T) {
+	s := sidecar()
+	s.Env = map[string]string{"PUBLISHER": "stdout", "POD_UID": "x", "NEW": "y"}
+	got := map[string]env{}
+	for _, e := range s.container(decide.Full, true).Env {
+		if _, twice := got[e.Name]; twice {
+			t.Errorf("%s is there twice", e.Name)
+		}
+		got[e.Name] = e
+	}
+	for name, value := range s.Env {
+		if got[name].Value != value || got[name].From != nil {
+			t.Errorf("%s: got %+v want %s", name, got[name], value)
+		}
+	}
+}
+
 func TestNewReportsAllFaults(t *testing.T) {
 	_, err := New(decide.Settings{OptOut: "x", Tier: "y", Excluded: []string{"[", "ok-*"}},
 		Sidecar{Image: "apss:latest", Relay: "http://relay", Port: 80, Spool: "x", Request: Amount{"50m", "-1"}, Limit: Amount{"1", "1Gi"}, Env: map[string]string{"a b": ""}}, "v")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -24,7 +25,7 @@ type Sidecar struct {
 	Spool    string // size of the volume for what is not confirmed yet
 	Request  Amount
 	Limit    Amount
-	Env      map[string]string // further settings of the agent
+	Env      map[string]string // further settings of the agent, or others than ours
 }
 
 // Amount is of a container's resources, as Kubernetes writes quantities.
@@ -188,7 +189,12 @@ func (s *Sidecar) container(tier decide.Tier, native bool) container {
 		c.Env = append(c.Env, env{Name: "RELAY_CA", Value: s.RelayCA})
 	}
 	for _, name := range sortedKeys(s.Env) {
-		c.Env = append(c.Env, env{Name: name, Value: s.Env[name]})
+		e := env{Name: name, Value: s.Env[name]}
+		if i := slices.IndexFunc(c.Env, func(e env) bool { return e.Name == name }); i >= 0 {
+			c.Env[i] = e // twice would be a warning at each pod
+		} else {
+			c.Env = append(c.Env, e)
+		}
 	}
 	if native {
 		c.RestartPolicy = "Always"

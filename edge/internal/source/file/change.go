@@ -13,6 +13,7 @@ type origin uint8
 const (
 	live      origin = iota // the kernel told
 	rescan                  // found by comparing the tree with the baseline
+	remount                 // the same, where the mounts changed
 	whileDown               // the same, at the start
 	silent                  // makes a baseline and no events
 )
@@ -135,6 +136,9 @@ func (c *change) events() []*event.Event {
 	var out []*event.Event
 	now := c.cur.forEvent()
 	d := compare(c.prev, c.cur, c.written)
+	if c.origin == remount && c.prev.id != c.cur.id {
+		d |= content // of a folder too: another stands before it
+	}
 	if c.from != "" {
 		out = append(out, c.event(event.FileRename, "rename", now))
 		if c.prev.id != c.cur.id {
@@ -211,6 +215,8 @@ func (c *change) metadata() map[string]any {
 	switch c.origin {
 	case rescan:
 		set("rescan", true)
+	case remount:
+		set("remount", true)
 	case whileDown:
 		set("while_down", true)
 	case live, silent:

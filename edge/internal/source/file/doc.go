@@ -21,10 +21,14 @@
 //     their hashes alone. The texts that are kept for it are in memory only, and redacted already.
 //   - FIFOs, sockets and devices are never opened. Names are passed on byte for byte.
 //
+// A file system that is mounted over what is watched, or taken away, is a change of every name that it hides or shows.
+// Such events carry the metadata "remount", and the folder that it is mounted on has a file_modify of its own. In the
+// agent's own mount namespace the kernel tells at once; in a container's it is found within Config.Poll.
+//
 // Metadata of its events: "kind" of what is no regular file; "renamed_from"; "replaced" when another inode took the
 // name of a known file; "links" of a file with more than one hard link and "link_names", the others that are known;
-// "link_target" and "previous_link_target" of a symlink or of a watched path that is reached through one; "rescan" or
-// "while_down" with "changed_at", the inode's change time.
+// "link_target" and "previous_link_target" of a symlink or of a watched path that is reached through one; "rescan",
+// "while_down" or "remount" with "changed_at", the inode's change time.
 //
 // A diff is of a text of at most Limits.DiffSize bytes with one hard link; its last line tells what did not fit. It is
 // missing where the texts would exceed Limits.DiffMemory or change faster than they can be compared.

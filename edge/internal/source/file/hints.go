@@ -37,6 +37,8 @@ func (h *hint) due(settle time.Duration, busy bool) time.Time {
 	switch {
 	case h.last.Has(fsnotify.Remove):
 		return h.seen
+	case h.last.Has(fsnotify.Rename):
+		return h.seen.Add(pairing)
 	case h.ops.Has(fsnotify.Write), h.ops.Has(fsnotify.Create):
 		quiet := settle / 3
 		if busy {
@@ -47,8 +49,6 @@ func (h *hint) due(settle time.Duration, busy bool) time.Time {
 			return latest
 		}
 		return due
-	case h.ops.Has(fsnotify.Rename):
-		return h.first.Add(pairing)
 	}
 	return h.seen
 }
@@ -59,6 +59,7 @@ type hints struct {
 	settle   time.Duration
 	wake     chan struct{}
 	changing func(path string) // is told of a path that begins to be written to, and must not wait
+	fence    *fence            // nil when there is no watcher
 
 	mu       sync.Mutex
 	watched  map[string]*watch
@@ -85,6 +86,10 @@ func (q *hints) pump(w *fsnotify.Watcher) {
 		case e, ok := <-events:
 			if !ok {
 				events = nil
+				continue
+			}
+			if q.fence != nil && e.Name == q.fence.name {
+				q.fence.pass()
 				continue
 			}
 			q.add(e, time.Now())
@@ -144,6 +149,9 @@ func (q *hints) fail(err error) {
 		q.lost = err
 	}
 	q.rouse()
+	if q.fence != nil {
+		q.fence.pass() // which may be among what was lost
+	}
 }
 
 func (q *hints) rouse() {
@@ -157,7 +165,7 @@ func (q *hints) rouse() {
 func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, next time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var renamed time.Time
+	structural := false
 	for path, h := range q.pending {
 		at := h.due(q.settle, false)
 		if !at.After(now) && h.written() {
@@ -167,26 +175,45 @@ func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, n
 		case !at.After(now):
 			due = append(due, h)
 			delete(q.pending, path)
-			if h.ops.Has(fsnotify.Rename) && (renamed.IsZero() || h.first.Before(renamed)) {
-				renamed = h.first
-			}
+			structural = structural || h.structural()
 		case next.IsZero() || at.Before(next):
 			next = at
 		}
 	}
-	if !renamed.IsZero() { // the new name must be seen together with the old one
-		for path, h := range q.pending {
-			if h.ops.Has(fsnotify.Create) && !h.seen.Before(renamed) {
-				due = append(due, h)
-				delete(q.pending, path)
-			}
-		}
+	if structural {
+		due = q.takeRenames(due)
 	}
 	q.next = next
 	slices.SortFunc(due, func(a, b *hint) int {
 		return cmp.Or(a.first.Compare(b.first), cmp.Compare(a.path, b.path))
 	})
 	return due, next
+}
+
+// takeRenames adds to due what must be seen together with it: the names that renames took away, and those that they gave.
+func (q *hints) takeRenames(due []*hint) []*hint {
+	for path, h := range q.pending {
+		if h.ops.Has(fsnotify.Rename) {
+			due = append(due, h)
+			delete(q.pending, path)
+		}
+	}
+	var renamed time.Time
+	for _, h := range due {
+		if h.ops.Has(fsnotify.Rename) {
+			renamed = earliest(renamed, h.first)
+		}
+	}
+	if renamed.IsZero() {
+		return due
+	}
+	for path, h := range q.pending {
+		if h.ops.Has(fsnotify.Create) && !h.seen.Before(renamed) {
+			due = append(due, h)
+			delete(q.pending, path)
+		}
+	}
+	return due
 }
 
 // overflowed reports whether events were lost since the last call, and the error that says why if it is not the

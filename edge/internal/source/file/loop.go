@@ -16,6 +16,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	var cost time.Duration // of the last rescan
 	var ended time.Time
 	var roots <-chan []Root
+	var moved []string // points at which the mounts changed
 	if s.config.Roots != nil {
 		roots = s.config.Roots(ctx)
 	}
@@ -32,6 +33,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 				continue
 			}
 			s.setRoots(ctx, list)
+		case moved = <-s.mounts.changes():
 		case <-s.hints.wake:
 		case <-timer.C:
 		}
@@ -48,6 +50,10 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		b := newBatch(ctx)
 		due, next := s.hints.take(now, s.busy)
 		s.process(b, due)
+		if moved != nil {
+			s.remounted(b, s.main, moved, cause{origin: remount, at: now, deep: true})
+			moved = nil
+		}
 		if !now.Before(rescanAt) {
 			s.all(b, cause{origin: rescan, at: now, deep: true, renew: true})
 			ended = time.Now()
@@ -55,6 +61,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 		}
 		if !now.Before(pollAt) {
 			s.poll(b, cause{origin: rescan, at: now})
+			s.remountedIn(b, cause{origin: remount, at: now, deep: true})
 			pollAt = time.Now().Add(s.config.Poll)
 		}
 		s.flush(b)
@@ -114,7 +121,7 @@ func (s *Sensor) process(b *batch, due []*hint) {
 	for _, h := range due {
 		c := cause{
 			at: h.seen, written: h.written(), moved: h.ops.Has(fsnotify.Rename), touched: h.ops == fsnotify.Chmod,
-			brief: h.ops.Has(fsnotify.Create) && h.ops.Has(fsnotify.Remove),
+			told: h.structural(), brief: h.ops.Has(fsnotify.Create) && h.ops.Has(fsnotify.Remove),
 		}
 		if w := s.watches.at(h.path); w != nil {
 			if h.ops.Has(fsnotify.Remove) || h.ops.Has(fsnotify.Rename) {
@@ -153,7 +160,7 @@ func (s *Sensor) process(b *batch, due []*hint) {
 
 // adopt looks again at what lost its watch.
 func (s *Sensor) adopt(b *batch, c cause) {
-	c.written, c.moved, c.touched, c.brief = false, false, false, false
+	c.written, c.moved, c.touched, c.brief, c.told = false, false, false, false, false
 	for len(s.watches.lost) > 0 {
 		lost := s.watches.lost
 		s.watches.lost = nil
@@ -246,8 +253,28 @@ func newBatch(ctx context.Context) *batch {
 	return &batch{stop: func() bool { return ctx.Err() != nil }}
 }
 
+// makeSure brings b to what happened: a look sees at once what the kernel tells a moment later, so what b holds may be
+// one half of a rename. It waits until all that the kernel told so far is in, looks at the renames among it, and then
+// believes what it still finds changed.
+func (s *Sensor) makeSure(b *batch) {
+	for round := 0; len(b.doubts) > 0 || b.unsure; round++ {
+		doubts := b.doubts
+		b.doubts, b.unsure, b.sure = nil, false, round >= 2 // what happens on and on is told as it looks
+		whole := s.hints.caughtUp()
+		due, _ := s.hints.take(time.Now().Add(pairing), s.busy)
+		s.process(b, due)
+		for _, d := range doubts {
+			if whole || d.deep { // else the comparison that follows finds it
+				d.told = true
+				s.again(b, d.node, d.cause)
+			}
+		}
+	}
+}
+
 // flush emits what b holds.
 func (s *Sensor) flush(b *batch) {
+	s.makeSure(b)
 	changes := pair(b.changes)
 	s.nameLinks(changes)
 	s.nameWriters(changes)
@@ -257,5 +284,5 @@ func (s *Sensor) flush(b *batch) {
 			s.emit(e)
 		}
 	}
-	b.changes, b.diffs = nil, 0
+	b.changes, b.diffs, b.sure = nil, 0, false
 }

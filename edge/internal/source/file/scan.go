@@ -18,6 +18,8 @@ type cause struct {
 	moved   bool   // the kernel said that the name was moved away
 	touched bool   // the kernel said that the inode alone changed
 	brief   bool   // the kernel said that the name came and went
+	told    bool   // the kernel said of this name, or of a folder that it was in, that it came or went
+	below   bool   // the name was found in a folder that is entered
 	deep    bool   // folders are entered that are known
 	renew   bool   // watches may have ended unseen
 	diff    string // of the one name that is looked at
@@ -40,6 +42,22 @@ type batch struct {
 	changes []change
 	diffs   int // bytes of them
 	stop    func() bool
+
+	doubts []doubt
+	unsure bool // a name came of which the kernel has told nothing yet
+	sure   bool // nothing is doubted any more
+}
+
+// doubt is a name that stands for another inode than it did, or for none, of which the kernel has told nothing: what it
+// has to tell, such as that a folder above was moved, is still on its way.
+type doubt struct {
+	*node
+	cause
+}
+
+func (b *batch) doubt(n *node, c cause) {
+	c.diff = ""
+	b.doubts = append(b.doubts, doubt{n, c})
 }
 
 func (b *batch) add(n *node, c cause, prev, cur *state) {
@@ -92,7 +110,13 @@ func (s *Sensor) again(b *batch, n *node, c cause) {
 // settle makes cur the state of n and adds to b what changed.
 func (s *Sensor) settle(b *batch, n *node, cur state, c cause) {
 	known := n.state.kind != absent
+	if !known && cur.kind != absent && (!c.told || c.below) && c.origin != silent {
+		b.unsure = !b.sure
+	}
 	switch {
+	case known && cur.id != n.state.id && !c.told && !b.sure:
+		b.doubt(n, c)
+		return
 	case cur.kind == absent:
 		if known {
 			s.vanish(b, n, c)
@@ -239,6 +263,7 @@ func (s *Sensor) enter(b *batch, n *node, c cause) {
 		return
 	case (f.root != nil || n.parent.state.dev != n.state.dev) && isPseudo(place):
 		s.counters.change(func(t *Stats) { t.Skipped.Pseudo++ })
+		s.empty(b, n, c) // it may be mounted over what was known
 		f.polled = true
 		return
 	}
@@ -268,6 +293,7 @@ func (s *Sensor) read(b *batch, n *node, place string, c cause) {
 		return
 	}
 	defer d.Close()
+	c.below = true
 	s.round++
 	round := s.round
 	for {

@@ -39,6 +39,7 @@ type Sensor struct {
 	search   *search
 	writers  *writers
 	reads    *reads
+	mounts   *mounts
 	polled   map[*node]struct{}
 	backlog  map[*node]origin // to be hashed when the rate limit allows
 	unsaved  unsaved
@@ -101,12 +102,26 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
 		s.watches.fs = watcher
+		if s.hints.fence, err = newFence(watcher); err == nil {
+			defer s.hints.fence.file.Close()
+		} else {
+			s.config.Logger.Warn("a rename may be told as a delete and a create", "error", err)
+		}
 		wg.Go(func() { s.hints.pump(watcher) })
 		wg.Go(func() { s.writers.run(ctx) })
 		defer watcher.Close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
+	}
+	if s.mounts, err = openMounts(s.config.Proc); err == nil {
+		wg.Go(func() {
+			if err := s.mounts.run(ctx); err != nil {
+				s.config.Logger.Warn("changes of mounts are found by comparisons only", "every", s.config.Rescan, "error", err)
+			}
+		})
+	} else {
+		s.config.Logger.Warn("changes of mounts are found by comparisons only", "every", s.config.Rescan, "error", err)
 	}
 	if len(s.config.ReadPaths) > 0 {
 		if err := s.reads.start(); err == nil {

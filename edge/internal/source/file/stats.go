@@ -19,11 +19,13 @@ type Stats struct {
 	// Events by operation.
 	Created, Modified, Deleted, Renamed, Chmods, Chowns, Reads int
 
-	Overflows int // times that events of the kernel were lost
-	Rescans   int // comparisons of everything with the baseline, the one at the start included
-	Transient int // files that came and went before they could be looked at
-	Own       int // looks at the agent's own files that were spared
-	Skipped   Skipped
+	Overflows  int // times that events of the kernel were lost
+	Rescans    int // comparisons of everything with the baseline, the one at the start included
+	Remounts   int // changes of what is mounted
+	MountLists int // looks at what is mounted in a container
+	Transient  int // files that came and went before they could be looked at
+	Own        int // looks at the agent's own files that were spared
+	Skipped    Skipped
 
 	WriterSearches int // searches for the processes that have changed files open
 	WritersMissed  int // changes that came too fast for one

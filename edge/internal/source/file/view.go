@@ -24,6 +24,7 @@ type view struct {
 	container string // empty of that under Config.Root
 	id        id     // of the root folder: a pid that is used again leads to another
 	top       *node
+	mounts    mountTable // of a container's, as they were last; nil at first
 }
 
 // errGone says that a container's file system cannot be reached by its process any more. Its files are not deleted.

@@ -39,6 +39,25 @@ func shares(from []netip.AddrPort, port uint16, events []*event.Event) (addresse
 	return 100 * addresses / n, 100 * bytes / n
 }
 
+// attributed counts, of the outbound connections to port, those with a process and those with one or candidates.
+func attributed(port uint16, events []*event.Event) (joined, guessed float64) {
+	n := 0.0
+	for _, e := range events {
+		if !is(event.NetworkConnect, outbound, port)(e) {
+			continue
+		}
+		n++
+		switch {
+		case e.Process != nil:
+			joined++
+			guessed++
+		case e.Metadata["process_candidates"] != nil:
+			guessed++
+		}
+	}
+	return 100 * joined / max(n, 1), 100 * guessed / max(n, 1)
+}
+
 // 200 connections as short as they can be, 10 bytes each way, 5 ms apart; the service closes first every other time. The
 // sensor as it is, and polling /proc at 100 ms beside it.
 func BenchmarkShortConnections(b *testing.B) {
@@ -101,6 +120,9 @@ func BenchmarkShortConnections(b *testing.B) {
 			addresses, bytes := shares(from, port, *events)
 			totals[mechanism+"-%addresses"] += addresses
 			totals[mechanism+"-%with-bytes"] += bytes
+			joined, guessed := attributed(port, *events)
+			totals[mechanism+"-%with-process"] += joined
+			totals[mechanism+"-%with-process-or-candidates"] += guessed
 		}
 		l.Close()
 	}

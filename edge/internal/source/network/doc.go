@@ -18,7 +18,12 @@
 //
 // Metadata: process_inferred, when the process is that of the listening socket or, in another network namespace, just one
 // that is in it (so the pod is right); stdio_socket, when the socket is its process's standard input or output; reset,
-// when its own side reset it, which hides the bytes.
+// when its own side reset it, which hides the bytes; process_candidates, a list of pid, exe and confidence, of an outbound
+// connection that nobody was seen to hold:
+//
+//	0.6  had a connection to the same service before, alone     0.3  the same, with others
+//	0.5  began within the second before; its command line has   0.4  the same within the minute before
+//	     the address                                            0.2  began within the second before
 //
 // Promises
 //   - A connection is one connect event and one close event, however often it is seen. An attempt that has no answer
@@ -31,7 +36,8 @@
 //   - [Stats] bounds from above what was missed: connections that the kernel counted, less those that were seen.
 //
 // Limits: a connection that was over before it was listed has no process of its own, because the kernel does not tell
-// whose it was. One that its own side reset before it was listed is counted as missed at most. By /proc so is one whose
+// whose it was: a notice has addresses, cookie and tcp_info, and neither uid, inode nor cgroup (net/ipv4/inet_diag.c,
+// inet_diag_handler_get_info). One that its own side reset before it was listed is counted as missed at most. By /proc so is one whose
 // other end closed first, an end is reported one poll late, because a list of changing sockets may skip one, and bytes
 // stay 0. A network namespace that lives shorter than the interval may go unseen, and one in which nobody is left is held
 // for up to 30 s, its sockets being ours. At most 65,536 sockets are tracked, TIME_WAITs counted.

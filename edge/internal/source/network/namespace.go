@@ -23,6 +23,9 @@ type namespace struct {
 	known     map[uint64]key        // by cookie
 	told      cookies               // of what has ended, and of its TIME_WAIT
 	listening map[service]time.Time // when each was listening last
+	clients   clients
+	prey      int // lists that the hunt has left
+	hunted    time.Time
 	ephemeral ports
 	pulse     pulse
 	lists     uint64

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -19,14 +18,17 @@ const (
 	// that is about to enter one, it is done in every sixth turn.
 	surveyEvery     = 5 * time.Second
 	surveyQuietEach = 6
+	// maxNew bounds the new pids that are asked one by one; a miss costs about 3 microseconds.
+	maxNew = 256
 	// othersAPoll bounds how many namespaces besides our own one poll looks at, in turn: 70 us each when nothing happened.
 	othersAPoll = 8
 )
 
-// attach opens what n is watched through: sock_diag where the kernel allows it, else /proc.
-func (s *Sensor) attach(n *namespace) {
+// attach opens what n is watched through: sock_diag where the kernel allows it, else /proc. It reports whether n is still
+// what its process is in.
+func (s *Sensor) attach(n *namespace) (there bool) {
 	if n.lister != nil { // a test's
-		return
+		return true
 	}
 	var conn *sockdiag.Conn
 	err := s.inside(n, func() error {
@@ -37,11 +39,14 @@ func (s *Sensor) attach(n *namespace) {
 		}
 		return err
 	})
+	if err != nil && !n.home() && s.identify(strconv.Itoa(int(n.pid))) != n.id {
+		return false // it ended, or went elsewhere: nothing was refused
+	}
 	if err != nil {
 		s.stats.Refused = err.Error()
 		s.log.Warn("sock_diag is refused: connections that end between two polls may go unseen", "namespace", n.id, "error", err)
 		n.lister = newProcLister(n.dir)
-		return
+		return true
 	}
 	n.lister = &diagLister{conn: conn, buf: s.buf, open: func() (c *sockdiag.Conn, err error) {
 		err = s.inside(n, func() error {
@@ -53,6 +58,7 @@ func (s *Sensor) attach(n *namespace) {
 	if s.follow != nil {
 		s.follow(n)
 	}
+	return true
 }
 
 // inside runs f in the namespace n.
@@ -84,27 +90,19 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 	if s.config.Namespaces <= 1 || s.spaces[0].id == 0 {
 		return
 	}
-	newest := s.files.newest()
-	same := bytes.Equal(newest, s.newest)
-	all := surveyDue(now.Sub(s.surveyed), same && len(newest) > 0 && s.settled)
-	if !all && same {
+	before, newest := s.newest, s.files.newest()
+	s.newest = newest
+	s.settled = s.settled && newest == before && newest != 0
+	if !surveyDue(now.Sub(s.surveyed), s.settled) && (newest == before || !s.entered(before, newest)) {
 		return
 	}
-	s.newest = append(s.newest[:0], newest...)
-	s.settled = all
-	if all {
-		s.surveyed = now
-		clear(s.members)
-	}
+	s.settled, s.surveyed = true, now
 	pids := s.owners.pids()
 	slices.Reverse(pids) // the oldest process of a namespace is the one that will stay
 	members := make(map[int32]uint64, len(pids))
 	first := make(map[uint64]int32)
 	for _, pid := range pids {
-		id, known := s.members[pid]
-		if !known {
-			id = s.identify(strconv.Itoa(int(pid)))
-		}
+		id := s.identify(strconv.Itoa(int(pid)))
 		members[pid] = id
 		if _, found := first[id]; !found && id != 0 {
 			first[id] = pid
@@ -138,7 +136,10 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 		}
 		n := s.newNamespace(id, pid, s.netOf(pid))
 		n.ephemeral = s.spaces[0].ephemeral
-		s.attach(n)
+		if !s.attach(n) {
+			s.settled = false // the next survey finds another process of it, if there is one
+			continue
+		}
 		s.spaces = append(s.spaces, n)
 		if err := n.begin(now, baseline); err != nil {
 			s.log.Debug("a network namespace cannot be listed", "process", pid, "error", err)
@@ -148,6 +149,20 @@ func (s *Sensor) survey(now time.Time, baseline bool) {
 		s.said.many = true
 		s.log.Warn("there are more network namespaces than are watched: connections in the others go unseen", "limit", s.config.Namespaces)
 	}
+}
+
+// entered reports whether a process between these pids may be in a namespace that is not watched.
+func (s *Sensor) entered(before, newest int32) bool {
+	if newest <= before || newest-before > maxNew {
+		return true
+	}
+	for pid := newest; pid > before; pid-- {
+		id := s.identify(strconv.Itoa(int(pid)))
+		if id != 0 && !slices.ContainsFunc(s.spaces, func(n *namespace) bool { return n.id == id }) {
+			return true
+		}
+	}
+	return false
 }
 
 // surveyDue reports whether to ask all processes, that long after it was done last; quiet when none began since.

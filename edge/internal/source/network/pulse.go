@@ -121,14 +121,14 @@ type ports struct{ first, last uint16 }
 
 func (p ports) contain(port uint16) bool { return p.first <= port && port <= p.last }
 
-// newest is the pid that was given last, in our own pid namespace (proc_loadavg(5)); nil when it is not readable. It is
-// only compared.
-func (f *smallFiles) newest() []byte {
+// newest is the pid that was given last, in our own pid namespace (proc_loadavg(5)); 0 when it is not readable.
+func (f *smallFiles) newest() int32 {
 	b, err := f.read(f.proc + loadavg)
 	if err != nil {
-		return nil
+		return 0
 	}
-	return b[bytes.LastIndexByte(b, ' ')+1:]
+	pid, _ := strconv.ParseInt(string(bytes.TrimSpace(b[bytes.LastIndexByte(b, ' ')+1:])), 10, 32)
+	return int32(pid)
 }
 
 // ephemeral returns the ports that the kernel gives to sockets which ask for none, ip(7), in the calling thread's network

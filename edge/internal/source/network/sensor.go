@@ -49,6 +49,9 @@ type Config struct {
 	Namespaces int
 	// Process describes a process for the events; nil when only pid and uid are to be known. It may return nil.
 	Process func(pid int32) *event.Process
+	// Recent returns the programs that began lately, the newest last, and what it returns is not changed any more. It may
+	// be nil.
+	Recent func() []Began
 	// Container returns where a process runs; nil when nothing tells. It may return nil.
 	Container func(pid int32) *event.Container
 	// Logger takes what a person should know; nothing is logged when nil.
@@ -73,8 +76,8 @@ type Sensor struct {
 	spaces    []*namespace // our own first
 	turn      int          // the one of the others that is looked at next
 	members   map[int32]uint64
-	newest    []byte    // pid at the last survey
-	surveyed  time.Time // when all processes were last
+	newest    int32     // pid when that was looked at last
+	surveyed  time.Time // when all processes were asked last
 	settled   bool      // no process began since, as far as is known
 	searched  time.Duration
 	tracked   int
@@ -84,6 +87,8 @@ type Sensor struct {
 	sockets   []socket // of the last list
 	heard     []sockdiag.Socket
 	events    []*event.Event
+	recent    []Began // if asked for since the last poll or wake
+	asked     bool
 	said      struct{ denied, crowded, unreadable, many bool }
 }
 
@@ -173,9 +178,18 @@ func (s *Sensor) Run(
 	defer s.watching.Store(false)
 	tick := time.NewTicker(s.config.Interval)
 	defer tick.Stop()
+	hunt := time.NewTimer(0)
+	defer hunt.Stop()
+	hunting := true // the timer runs
 	for {
 		var events []*event.Event
+		var next time.Duration
 		select {
+		case <-hunt.C:
+			events, next = s.hunt(time.Now())
+			if hunting = next > 0; hunting {
+				hunt.Reset(next)
+			}
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
@@ -185,6 +199,12 @@ func (s *Sensor) Run(
 		}
 		for _, e := range events {
 			emit(e)
+		}
+		if !hunting {
+			if next = s.hunting(); next > 0 {
+				hunting = true
+				hunt.Reset(next)
+			}
 		}
 	}
 }
@@ -251,4 +271,5 @@ func (s *Sensor) wake(n *namespace, now time.Time) []*event.Event {
 
 func (s *Sensor) begun() {
 	s.events, s.searched = nil, 0
+	s.recent, s.asked = nil, false
 }

@@ -17,8 +17,9 @@ type Stats struct {
 	ShortLived uint64
 	// Excluded are new sockets that make no events: the agent's own and ignored ones.
 	Excluded uint64
-	// Unjoined are events whose process was not found.
-	Unjoined uint64
+	// Joined, Inferred and Unjoined are Connects and Listens: those whose process was found, those that have one which
+	// tells at least where they belong, and those without one. Guessed are those of Unjoined that have candidates.
+	Joined, Inferred, Unjoined, Guessed uint64
 	// Denied counts processes whose open files the kernel refused to show.
 	Denied uint64
 	// Crowded counts lists that were cut because there were too many sockets.
@@ -33,6 +34,8 @@ type Stats struct {
 	Namespaces, NamespacesByProc, NamespacesLeftOut int
 	// Sockets is how many are tracked now.
 	Sockets int
+	// Hunts counts lists for the processes of short connections.
+	Hunts uint64
 	// Polls counts looks, Lists how often the sockets of a namespace were listed.
 	Polls, Lists uint64
 }
@@ -52,4 +55,33 @@ func (s *Sensor) Stats() Stats {
 		}
 	}
 	return st
+}
+
+// Coverage is what a sensor saw of the connections of a span of time.
+type Coverage struct {
+	Listing      string `json:"listing"`
+	Opened       uint64 `json:"opened"`
+	Connects     uint64 `json:"connects"`
+	Listens      uint64 `json:"listens"`
+	ShortLived   uint64 `json:"short_lived"`
+	MissedAtMost uint64 `json:"missed_at_most"`
+	Joined       uint64 `json:"joined"`
+	Inferred     uint64 `json:"inferred"`
+	Unjoined     uint64 `json:"unjoined"`
+	Guessed      uint64 `json:"guessed"`
+	Excluded     uint64 `json:"excluded"`
+}
+
+// CoverageSince returns what happened between the Stats before and these.
+func (s Stats) CoverageSince(before Stats) Coverage {
+	if s.Polls < before.Polls { // the sensor was started again
+		before = Stats{}
+	}
+	return Coverage{
+		Listing: s.Listing,
+		Opened:  s.Opened - before.Opened, Connects: s.Connects - before.Connects, Listens: s.Listens - before.Listens,
+		ShortLived: s.ShortLived - before.ShortLived, MissedAtMost: s.MissedAtMost - min(s.MissedAtMost, before.MissedAtMost),
+		Joined: s.Joined - before.Joined, Inferred: s.Inferred - before.Inferred, Unjoined: s.Unjoined - before.Unjoined,
+		Guessed: s.Guessed - before.Guessed, Excluded: s.Excluded - before.Excluded,
+	}
 }

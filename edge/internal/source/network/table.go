@@ -25,12 +25,14 @@ type conn struct {
 	process   *event.Process
 	stdio     bool
 	inferred  bool
-	missing   time.Time // since when it was in no list; zero when it is in the last
-	closed    bool      // its end was reported; its TIME_WAIT is still there
-	own       bool      // the agent's, or the other end of such a one
-	silent    bool      // makes no events
-	list      uint64
-	cookie    uint64
+	// candidates may have had it: of an outbound one that nobody was seen to hold.
+	candidates []event.Writer
+	missing    time.Time // since when it was in no list; zero when it is in the last
+	closed     bool      // its end was reported; its TIME_WAIT is still there
+	own        bool      // the agent's, or the other end of such a one
+	silent     bool      // makes no events
+	list       uint64
+	cookie     uint64
 	// What a notice told: bytes, and that its own side reset it, which hides them.
 	sent, received uint64
 	reset          bool
@@ -196,6 +198,13 @@ func (n *namespace) likely(news []fresh) []int32 {
 			pids = append(pids, l.process.PID)
 		}
 	}
+	if n.prey > 0 { // before it is over
+		for _, c := range n.table {
+			if len(pids) < huntFirst && c.process != nil && !slices.Contains(pids, c.process.PID) {
+				pids = append(pids, c.process.PID)
+			}
+		}
+	}
 	if !n.home() {
 		for pid, id := range n.members {
 			if id == n.id {
@@ -215,9 +224,7 @@ func (n *namespace) opened(f fresh, now time.Time) {
 		n.stats.Excluded++
 		return
 	}
-	if f.process == nil {
-		n.stats.Unjoined++
-	}
+	n.attribute(f, now)
 	if f.direction == listening {
 		n.stats.Listens++
 		n.emit(event.NetworkListen, f.key, f.conn, now)
@@ -228,6 +235,31 @@ func (n *namespace) opened(f fresh, now time.Time) {
 		n.stats.ShortLived++
 	}
 	n.emit(event.NetworkConnect, f.key, f.conn, now)
+}
+
+// attribute counts how well the process of a new socket is known, and looks for candidates where it is not.
+func (n *namespace) attribute(f fresh, now time.Time) {
+	if f.direction == outbound {
+		if f.process != nil && !f.inferred {
+			n.clients.add(peer{f.protocol, f.remote}, f.process)
+		} else {
+			f.candidates = n.candidates(f.key, now)
+			if len(f.candidates) == 0 && n.notices != nil {
+				n.wound(now)
+			}
+		}
+	}
+	switch {
+	case f.process == nil && len(f.candidates) > 0:
+		n.stats.Unjoined++
+		n.stats.Guessed++
+	case f.process == nil:
+		n.stats.Unjoined++
+	case f.inferred:
+		n.stats.Inferred++
+	default:
+		n.stats.Joined++
+	}
 }
 
 // ended makes the event of a socket's end, once.
@@ -288,6 +320,12 @@ func (s *Sensor) emit(t event.Type, k key, c *conn, now time.Time) {
 	mark("stdio_socket", c.stdio)
 	mark("process_inferred", c.inferred)
 	mark("reset", c.reset)
+	if len(c.candidates) > 0 {
+		if e.Metadata == nil {
+			e.Metadata = make(map[string]any)
+		}
+		e.Metadata["process_candidates"] = c.candidates
+	}
 	s.events = append(s.events, e)
 }
 

@@ -268,7 +268,9 @@ func (s *Sensor) announceExit(exit connector.Event) {
 	status := syscall.WaitStatus(exit.Status)
 	e.status = &status
 	if e.threads {
-		if st, err := s.read.statOf(exit.PID); err == nil && st.threads > 1 && e.is(st.start) {
+		// When a thread calls execve the others end, the first one too, and the process goes on (execve(2)).
+		st, err := s.read.statOf(exit.PID)
+		if err == nil && e.is(st.start) && (st.threads > 1 || !st.dead()) {
 			return // a list notices its end
 		}
 	}

@@ -3,6 +3,8 @@ package process
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"sync"
 	"testing"
@@ -182,6 +184,24 @@ func TestAnnounced(t *testing.T) {
 			},
 			[]string{"exec 11 /bin/app"}, nil,
 		},
+		"a thread calls execve": {
+			func(tr *tree, say func(connector.Event)) {
+				say(fork(11, 5))
+				tr.set(fake{pid: 11, ppid: 5, start: 100, stack: 1, exe: "/bin/app", threads: 2})
+				say(execve(11))
+				say(connector.Event{Kind: connector.Fork, PID: 12, TGID: 11, Parent: 5})
+				say(exited(11, 0)) // the first thread, which the other one replaces
+				tr.set(fake{pid: 11, ppid: 5, start: 100, stack: 2, exe: "/bin/ls"})
+				say(execve(11))
+			},
+			[]string{"exec 11 /bin/app", "exec 11 /bin/ls"},
+			func(t *testing.T, events []*event.Event, st Stats) {
+				t.Helper()
+				if events[1].Metadata["previous_exe"] != "/bin/app" || st.Exits != 0 {
+					t.Errorf("got %v and %d exits, want what it ran before and no exit", events[1].Metadata, st.Exits)
+				}
+			},
+		},
 		"a pid whose exit was lost": {
 			func(tr *tree, say func(connector.Event)) {
 				tr.remove(5)
@@ -264,28 +284,68 @@ func TestAnnouncementsLost(t *testing.T) {
 	tr.scan(listEvery, "exit 11 /bin/ls")
 }
 
-func TestRunWithConnector(t *testing.T) {
+// connected runs a sensor by the process connector until the test ends and returns its events.
+func connected(t *testing.T) <-chan *event.Event {
+	t.Helper()
 	s, err := New(Config{Self: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	events := make(chan *event.Event, 1000)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(events)
-		if err := s.Run(ctx, func(e *event.Event) { events <- e }, nil); err != nil {
+		err := s.Run(ctx, func(e *event.Event) {
+			select {
+			case events <- e:
+			case <-ctx.Done():
+			}
+		}, nil)
+		if err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
 	})
-	defer wg.Wait()
-	defer cancel()
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	for s.Stats().Scans == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	if got := s.Stats(); got.Mechanism != Connector {
-		t.Skipf("%s: run as root in the machine's own namespaces", got.Refused[Connector])
+		t.Skipf("NOT TESTED: %s: run as root in the machine's own namespaces", got.Refused[Connector])
 	}
+	return events
+}
+
+// A program that a thread starts takes the process over, which does not end by that.
+func TestThreadExec(t *testing.T) {
+	events := connected(t)
+	sleep := sleepProgram(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, sleep, "100")
+	cmd.Env = append(os.Environ(), "PROCESS_TEST_THREAD=1")
+	pid := start(t, cmd)
+	var got []string
+	for deadline := time.After(30 * time.Second); len(got) < 2; {
+		select {
+		case e := <-events:
+			if e.Process.PID == pid {
+				got = append(got, fmt.Sprint(e.Type, " ", e.Process.Exe, " after ", e.Metadata["previous_exe"]))
+			}
+		case <-deadline:
+			t.Fatalf("got %q, want two programs", got)
+		}
+	}
+	want := []string{"process_exec " + self + " after <nil>", "process_exec " + sleep + " after " + self}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("want -, got +:\n%s", diff)
+	}
+}
+
+func TestRunWithConnector(t *testing.T) {
+	events := connected(t)
 	cmd := exec.Command("sh", "-c", "exit 7")
 	if err := cmd.Run(); err == nil {
 		t.Fatal("exit 7 went well")

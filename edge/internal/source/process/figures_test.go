@@ -123,8 +123,21 @@ func (o *observer) tally(parent int32, program string) tally {
 	return t
 }
 
-// TestMain makes the test's binary a program that runs others, for the measurements: in a process of its own.
+// TestMain makes the test's binary a program that runs others, for the measurements: in a process of its own; or one that
+// becomes another by a thread that is not its first.
 func TestMain(m *testing.M) {
+	if os.Getenv("PROCESS_TEST_THREAD") != "" {
+		runtime.LockOSThread()
+		become := func() { panic(unix.Exec(os.Args[1], os.Args[1:], nil)) }
+		if unix.Gettid() == os.Getpid() {
+			go func() {
+				runtime.LockOSThread() // this thread has one already
+				become()
+			}()
+			select {}
+		}
+		become()
+	}
 	if runs, err := strconv.Atoi(os.Getenv("PROCESS_TEST_RUNS")); err == nil {
 		pause, err := time.ParseDuration(os.Getenv("PROCESS_TEST_PAUSE"))
 		if err != nil {

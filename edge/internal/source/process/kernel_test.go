@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -36,7 +37,8 @@ func watch(tb testing.TB, log *slog.Logger) *Sensor {
 	return s
 }
 
-// start runs a program until the test ends. It returns after execve.
+// start runs a program until the test ends. It returns after execve, when the arguments are in place: the program is
+// there before them.
 func start(tb testing.TB, cmd *exec.Cmd) int32 {
 	tb.Helper()
 	if err := cmd.Start(); err != nil {
@@ -46,13 +48,20 @@ func start(tb testing.TB, cmd *exec.Cmd) int32 {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return int32(cmd.Process.Pid)
+	line := fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid)
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
+		if b, err := os.ReadFile(line); err != nil || len(b) > 0 {
+			return int32(cmd.Process.Pid)
+		}
+	}
+	tb.Fatal("the program has no arguments")
+	return 0
 }
 
 // find scans until there is an event of the type and pid that suits.
 func find(tb testing.TB, s *Sensor, typ event.Type, pid int32, suits func(*event.Event) bool) *event.Event {
 	tb.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for now := time.Now(); time.Now().Before(deadline); now = now.Add(listEvery) {
 		events, _ := s.scan(now)
 		for _, e := range events {

@@ -53,27 +53,16 @@ func usual(status int) outcome.Class {
 		return outcome.Auth
 	case status == 400, status == 413, status == 422:
 		return outcome.Split
-	case status == 408, status == 425, status == 429, status >= 500:
-		return outcome.Retry
 	default:
-		return outcome.Permanent
+		return outcome.Retry
 	}
 }
 
 // OneMessage are the Classes of a receiver that takes one message a call, see package jsonapi.
 func OneMessage() map[int]outcome.Class {
-	classes := map[int]outcome.Class{}
-	for code := 300; code < 500; code++ {
-		switch code {
-		case 400, 413, 422:
-			classes[code] = outcome.Permanent
-		case 401, 403, 404, 410:
-			classes[code] = outcome.Auth
-		default:
-			classes[code] = outcome.Retry
-		}
+	return map[int]outcome.Class{
+		400: outcome.Permanent, 413: outcome.Permanent, 422: outcome.Permanent, 404: outcome.Auth, 410: outcome.Auth,
 	}
-	return classes
 }
 
 func (s Subject) class(status int) outcome.Class {

@@ -203,8 +203,9 @@ func alertOf(s string) *event.Alert {
 				Parent: &ancestor, Ancestors: []event.Ancestor{ancestor, ancestor}},
 			File: &event.File{Path: s, Operation: s, FileState: event.FileState{Mode: s, SHA256: s},
 				Previous: &event.FileState{Mode: s, SHA256: s}, Diff: s, Writers: []event.Writer{{PID: 1, Exe: s, Confidence: math.NaN()}}},
-			Network: &event.Network{Protocol: s, Direction: s, SrcIP: s, DstIP: s, State: s},
-			Rules:   []string{s}, Metadata: map[string]any{s: s},
+			Network: &event.Network{Protocol: s, Direction: s, SrcIP: s, DstIP: s, State: s,
+				IsExternal: true, IsSuspiciousPort: true, BytesSent: 1, BytesReceived: 1},
+			Rules: []string{s}, Metadata: map[string]any{s: s},
 		},
 		Metadata: event.AlertMetadata{Source: s, RecommendedActions: []string{s, s}, FalsePositives: []string{s}, References: []string{s, "https://" + s}},
 	}

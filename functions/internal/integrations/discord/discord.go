@@ -102,8 +102,12 @@ type said struct {
 	elapsed time.Duration
 }
 
-// unknownMessage: docs.discord.com/developers/topics/opcodes-and-status-codes#json.
-const unknownMessage = 10008
+// What an edit comes to when the message is not there, or is another webhook's since the settings name a new one
+// (docs.discord.com/developers/topics/opcodes-and-status-codes#json).
+const (
+	unknownMessage = 10008
+	authorIsOther  = 50005
+)
 
 // Check implements [integration.Integration]: it asks for the webhook.
 func (w *webhook) Check(ctx context.Context) (integration.Status, error) {
@@ -125,7 +129,7 @@ func (w *webhook) SendIncident(ctx context.Context, i integration.Incident) (str
 			return s.ID, err
 		}
 		s, err := w.call(ctx, v, http.MethodPatch, "/messages/"+i.Ref, &m)
-		if err != nil && s.Code == unknownMessage {
+		if err != nil && (s.Code == unknownMessage || s.Code == authorIsOther) {
 			if i.Change == integration.Resolved {
 				return "", nil // somebody deleted it: nobody waits for its end
 			}

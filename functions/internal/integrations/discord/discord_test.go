@@ -316,6 +316,7 @@ func TestEdit(t *testing.T) {
 		{"edited", integration.Repeated, "5", `{"id":"5"}`, 200, []string{edit}, "5", false},
 		{"deleted", integration.Repeated, "5", `{"code":10008}`, 404, []string{edit, post}, "6", false},
 		{"deleted and over", integration.Resolved, "5", `{"code":10008}`, 404, []string{edit}, "", false},
+		{"of the webhook before", integration.Repeated, "5", `{"code":50005}`, 403, []string{edit, post}, "6", false},
 		{"webhook gone", integration.Resolved, "5", `{"code":10015}`, 404, []string{edit}, "5", true},
 		{"not known", integration.Resolved, "", "", 200, []string{post}, "6", false},
 		{"strange reference", integration.Repeated, "../5", "", 200, []string{post}, "6", false},

@@ -1,6 +1,7 @@
 package slack
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/apss-sensor/apss/functions/internal/integration"
@@ -8,10 +9,11 @@ import (
 )
 
 // Slack's limits, in characters (docs.slack.dev/reference/block-kit/blocks: header-block, section-block, context-block;
-// docs.slack.dev/reference/block-kit/composition-objects/text-object). 50 blocks and 10 fields are more than are made here.
+// docs.slack.dev/reference/block-kit/composition-objects/text-object). 50 blocks are more than are made here.
 const (
 	maxHeader  = 150
 	maxSection = 3000
+	maxFields  = 10 // of a section
 )
 
 // What each part of a message may have. All together are below 9,000: no limit of the whole is documented, 9,600
@@ -19,7 +21,7 @@ const (
 const (
 	maxText        = 1000 // any one text before it is escaped
 	forDescription = 1200
-	forFact        = 170 // at most 14 of them; Slack takes 2,000
+	forFact        = 170 // at most 18 of them; Slack takes 2,000
 	forTree        = 1700
 	forDiff        = 600
 	forTechnique   = 200
@@ -27,7 +29,7 @@ const (
 	forHarmless    = 400
 	forReferences  = 700
 	forIDs         = 600
-	forLine        = 100 // of a digest: half of its lines fit into a section
+	forLine        = 100 // of a digest, before it is escaped
 )
 
 // payload is a message, of a webhook or of a method.
@@ -77,15 +79,15 @@ func section(t *text) block { return block{Type: "section", Text: t} }
 
 func header(s string) block { return block{Type: "header", Text: plain(s, maxHeader)} }
 
-func facts(list []message.Fact) []block {
-	if len(list) == 0 {
-		return nil
+func facts(list []message.Fact) (blocks []block) {
+	for part := range slices.Chunk(list, maxFields) {
+		b := block{Type: "section"}
+		for _, f := range part {
+			b.Fields = append(b.Fields, *mrkdwn("*" + f.Name + "*\n`" + message.Fit(f.Value, forFact, code) + "`"))
+		}
+		blocks = append(blocks, b)
 	}
-	b := block{Type: "section"}
-	for _, f := range list { // at most 7, Slack takes 10
-		b.Fields = append(b.Fields, *mrkdwn("*" + f.Name + "*\n`" + message.Fit(f.Value, forFact, code) + "`"))
-	}
-	return []block{b}
+	return blocks
 }
 
 func fenced(name, s string) block { return section(mrkdwn("*" + name + "*\n```\n" + s + "\n```")) }
@@ -174,11 +176,14 @@ func change(i integration.Incident) payload {
 func digest(d integration.Digest) payload {
 	m := message.OfDigest(d, forLine)
 	blocks := []block{header(m.Symbol() + " " + m.Headline), section(plain(m.Why, maxSection))}
+	// Half of the lines fit into a section, each within its share, so that no text of one incident hides another.
 	const half = integration.MaxDigest / 2
-	for _, lines := range [][]string{m.Lines[:min(half, len(m.Lines))], m.Lines[min(half, len(m.Lines)):]} {
-		if len(lines) > 0 {
-			blocks = append(blocks, section(&text{Type: "plain_text", Text: message.List(lines, maxSection, escape)}))
+	for part := range slices.Chunk(m.Lines, half) {
+		lines := make([]string, len(part))
+		for i, line := range part {
+			lines[i] = message.Fit(line, maxSection/half-len("\n"), escape)
 		}
+		blocks = append(blocks, section(&text{Type: "plain_text", Text: strings.Join(lines, "\n")}))
 	}
 	if m.More != "" {
 		blocks = append(blocks, section(plain(m.More, maxSection)))

@@ -63,9 +63,9 @@ func (b *bot) SendIncident(ctx context.Context, i integration.Incident) (string,
 		edit.Channel, edit.TS = channel, ts
 		if r, err := b.call(ctx, token, "chat.update", edit); err != nil {
 			switch {
-			case r.Error == "message_not_found" && i.Change == integration.Resolved:
+			case b.gone(r.Error, channel) && i.Change == integration.Resolved:
 				return "", nil // somebody deleted it: nobody waits for its end
-			case r.Error == "message_not_found":
+			case b.gone(r.Error, channel):
 				return b.open(ctx, token, incident(i))
 			case r.Error == "edit_window_closed", r.Error == "cant_update_message": // the reply still tells
 			default:
@@ -77,6 +77,13 @@ func (b *bot) SendIncident(ctx context.Context, i integration.Incident) (string,
 		_, err := b.call(ctx, token, "chat.postMessage", note)
 		return i.Ref, err
 	})
+}
+
+// gone reports whether an error says that a message of channel is not there any more, or that channel is not ours to write
+// to since the settings name another one: it must not keep that from being told.
+func (b *bot) gone(word, channel string) bool {
+	return word == "message_not_found" ||
+		channel != b.channel && slices.Contains([]string{"channel_not_found", "is_archived", "is_inactive", "not_in_channel"}, word)
 }
 
 // SendDigest implements [integration.IncidentNotifier].
@@ -125,10 +132,14 @@ func understand(answer *httpx.Response, method string, token secret.Value) (repl
 	case readErr != nil, !r.OK && r.Error == "":
 		return r, jsonapi.Vague(answer, "Slack", token)
 	case !r.OK:
-		return r, &outcome.Error{
+		e := &outcome.Error{
 			Class: classOf(r.Error), Status: answer.Status, After: httpx.RetryAfter(answer.Header, time.Now()),
 			Reason: "Slack's " + method + " says " + answer.Excerpt([]byte(r.Error), token),
 		}
+		if slices.Contains(slower(), r.Error) {
+			e.Status = http.StatusTooManyRequests
+		}
+		return r, e
 	}
 	return r, nil
 }
@@ -138,12 +149,16 @@ func classOf(word string) outcome.Class {
 	switch {
 	case slices.Contains(refused(), word):
 		return outcome.Auth
-	case strings.HasPrefix(word, "invalid_"), strings.HasPrefix(word, "msg_"), strings.HasPrefix(word, "too_many_"), word == "no_text":
+	case strings.HasPrefix(word, "invalid_"), strings.HasPrefix(word, "msg_"), strings.HasPrefix(word, "too_many_"), word == "no_text",
+		word == "cannot_reply_to_message":
 		return outcome.Permanent
 	default:
 		return outcome.Retry
 	}
 }
+
+// slower are the errors that mean what 429 does, also with 200 (docs.slack.dev/reference/methods/chat.postMessage#errors).
+func slower() []string { return []string{"message_limit_exceeded", "rate_limited", "ratelimited"} }
 
 // refused are the errors that speak of the token or the channel and not of the message
 // (docs.slack.dev/reference/methods/chat.postMessage#errors, auth.test).

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -304,13 +305,15 @@ func show(m payload) string {
 // TestDigestLists: as many incidents as a digest may have are listed, each.
 func TestDigestLists(t *testing.T) {
 	a := eventtest.Alert()
-	a.RuleName = strings.Repeat("a_name:", 40)
-	url, calls := record(t, hook)
-	if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
-		t.Errorf("got %d incidents listed, want %d", n, integration.MaxDigest)
+	for _, name := range []string{"a_name:", "<&>"} {
+		a.RuleName = strings.Repeat(name, 40)
+		url, calls := record(t, hook)
+		if err := newWebhook(t, url).SendDigest(t.Context(), integrationtest.Digest(a, integration.MaxDigest)); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(calls()[0].body), "3× CRITICAL"); n != integration.MaxDigest {
+			t.Errorf("%s: got %d incidents listed, want %d", name, n, integration.MaxDigest)
+		}
 	}
 }
 
@@ -352,7 +355,8 @@ func TestBotErrors(t *testing.T) {
 		"channel_not_found": outcome.Auth, "missing_scope": outcome.Auth, "ratelimited": outcome.Retry, "internal_error": outcome.Retry,
 		"fatal_error": outcome.Retry, "message_limit_exceeded": outcome.Retry, "brand_new_error": outcome.Retry, "": outcome.Retry,
 		"invalid_blocks": outcome.Permanent, "msg_too_long": outcome.Permanent, "msg_blocks_too_long": outcome.Permanent,
-		"too_many_attachments": outcome.Permanent, "no_text": outcome.Permanent,
+		"too_many_attachments": outcome.Permanent, "no_text": outcome.Permanent, "cannot_reply_to_message": outcome.Permanent,
+		"rate_limited": outcome.Retry,
 	} {
 		url, _ := record(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "30")
@@ -360,8 +364,9 @@ func TestBotErrors(t *testing.T) {
 		})
 		_, err := newBot(t, url).SendIncident(t.Context(), cases()["opened"])
 		class(t, word, err, want)
-		if e := outcome.From(err); word == "ratelimited" && e.After != 30*time.Second {
-			t.Errorf("got After %v, want 30s", e.After)
+		slower := slices.Contains([]string{"ratelimited", "rate_limited", "message_limit_exceeded"}, word)
+		if e := outcome.From(err); slower && (e.After != 30*time.Second || e.Status != http.StatusTooManyRequests) {
+			t.Errorf("%s: got status %d and After %v, want the core told to slow down for 30s", word, e.Status, e.After)
 		}
 	}
 }
@@ -382,6 +387,10 @@ func TestEdit(t *testing.T) {
 		{"deleted and over", "message_not_found", integration.Resolved, "C0123456789:1.1", []string{"chat.update"}, "", outcome.OK},
 		{"trouble", "internal_error", integration.Repeated, "C0123456789:1.1", []string{"chat.update"}, "C0123456789:1.1", outcome.Retry},
 		{"not known", "", integration.Repeated, "", []string{"chat.postMessage"}, "C0123456789:2.2", outcome.OK},
+		{"of a channel that was ours", "", integration.Repeated, "C0OLD:1.1", []string{"chat.update", "chat.postMessage"}, "C0OLD:1.1", outcome.OK},
+		{"of one that we left", "not_in_channel", integration.Repeated, "C0OLD:1.1", []string{"chat.update", "chat.postMessage"}, "C0123456789:2.2", outcome.OK},
+		{"of one that is gone, over", "channel_not_found", integration.Resolved, "C0OLD:1.1", []string{"chat.update"}, "", outcome.OK},
+		{"our channel is gone", "channel_not_found", integration.Repeated, "C0123456789:1.1", []string{"chat.update"}, "C0123456789:1.1", outcome.Auth},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, calls := record(t, func(w http.ResponseWriter, r *http.Request) {

@@ -209,12 +209,7 @@ func (c *Client) send(ctx context.Context, request *http.Request, key secret.Val
 	if err != nil {
 		return nil, err
 	}
-	err = answer.Outcome()
-	if e := outcome.From(err); e != nil && e.Class == outcome.Permanent {
-		e.Class = outcome.Retry
-		e.Reason = "check the endpoint: " + e.Reason
-	}
-	return answer, err
+	return answer, answer.Outcome()
 }
 
 // idempotencyKey depends on the ids in their order: 32 hex digits. An event without an id stands for itself.

@@ -48,14 +48,6 @@ func plain(t *testing.T, key string) secret.Source {
 }
 
 func TestConformance(t *testing.T) {
-	classes := map[int]outcome.Class{}
-	for code := 300; code < 500; code++ {
-		switch code {
-		case 400, 401, 403, 413, 422:
-		default:
-			classes[code] = outcome.Retry // they speak of the endpoint: nothing is given up for a wrong setting
-		}
-	}
 	integrationtest.Run(t, integrationtest.Subject{
 		New: func(t *testing.T, url string, log *slog.Logger) integration.Integration {
 			t.Helper()
@@ -77,7 +69,6 @@ func TestConformance(t *testing.T) {
 			_, err := event.DecodeAlert(body)
 			return err
 		},
-		Classes: classes,
 	})
 }
 

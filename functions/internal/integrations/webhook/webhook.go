@@ -5,8 +5,9 @@
 // webhook-signature is the HMAC-SHA256 of "id.timestamp.body" with each secret that is set, so that a receiver may change
 // from one to the next at any time between. Its body is {"type","timestamp","data"}, or what a template makes of the alert.
 //
-// What answers come to is what a status usually means (see [httpx.Response.Outcome]), but for 410: the specification has
-// it switch the webhook off. Here it is Auth: health turns red, the alerts wait and are tried slowly, and none is given up.
+// What answers come to is what a status usually means (see [httpx.Response.Outcome]), but for three. 410 is to switch the
+// webhook off by the specification, and 404 says that it is not there: both are Auth, so that health turns red, the alerts
+// wait and are tried slowly with the URL read anew, and none is given up. 409 refuses the message (Permanent).
 //
 // A URL may be anybody's, so redirects are not followed, and addresses that are not public are not connected to unless
 // allow_private says so (see [httpx.Options], PublicOnly, also of names that change their address, and of proxies).
@@ -148,12 +149,20 @@ func (c *client) send(ctx context.Context, id string, body []byte) error {
 
 // understand is what the answer to a message comes to.
 func understand(answer *httpx.Response) error {
-	err := answer.Outcome()
-	if e := outcome.From(err); e != nil && e.Status == http.StatusGone {
+	e := outcome.From(answer.Outcome())
+	if e == nil {
+		return nil
+	}
+	switch e.Status {
+	case http.StatusNotFound:
+		e.Class = outcome.Auth
+	case http.StatusGone:
 		e.Class = outcome.Auth
 		e.Reason += " (the receiver has switched this webhook off: give it a new url, or enabled: false)"
+	case http.StatusConflict: // another message with this id is there: a try of ours whose answer was lost, or it never will be taken
+		e.Class = outcome.Permanent
 	}
-	return err
+	return e
 }
 
 // call sends body, signed now, and what the secrets are for.

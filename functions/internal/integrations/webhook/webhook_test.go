@@ -111,7 +111,7 @@ func subject(change func(*Settings)) integrationtest.Subject {
 				change(s)
 			})
 		},
-		Classes: map[int]outcome.Class{410: outcome.Auth}, CheckClasses: checks,
+		Classes: map[int]outcome.Class{404: outcome.Auth, 409: outcome.Permanent, 410: outcome.Auth}, CheckClasses: checks,
 		Inspect: func(r *http.Request, body []byte) error {
 			if r.Header.Get("X-Api-Key") != integrationtest.Secret || r.Method != http.MethodPost {
 				return fmt.Errorf("%s with the key %q", r.Method, r.Header.Get("X-Api-Key"))

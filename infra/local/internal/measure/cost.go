@@ -18,10 +18,12 @@ const (
 	rounds    = 3                // of which the median counts
 	roundFor  = 15 * time.Second
 	execEvery = 5 * time.Millisecond
+	fewRounds = 2 // of few programs
 )
 
 // costs measures the process pid beside 300 processes that sleep, and then beside 200 that start in a second. The figures are
-// of an agent-idle and an agent-200-execs, each with the suffix.
+// of an agent-idle and an agent-200-execs, each with the suffix. Beside 10 and 50 in a second it measures too: the line
+// through these and the idle rounds tells what the agent takes where nothing starts, and for each start.
 func costs(ctx context.Context, pid int, suffix string, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asleep []*exec.Cmd
@@ -41,62 +43,103 @@ func costs(ctx context.Context, pid int, suffix string, out io.Writer) (err erro
 	if err := pause(ctx, calmDown); err != nil {
 		return err
 	}
-	if err := cost(ctx, pid, "agent-idle"+suffix, out, func(ctx context.Context) error { return pause(ctx, roundFor) }); err != nil {
+	idle, err := measured(ctx, pid, rounds, func(ctx context.Context) error { return pause(ctx, roundFor) })
+	if err != nil {
 		return err
 	}
-	return cost(ctx, pid, "agent-200-execs"+suffix, out, execs)
+	idle.print(out, "agent-idle"+suffix)
+	for _, every := range []time.Duration{100 * time.Millisecond, 20 * time.Millisecond} {
+		few, err := measured(ctx, pid, fewRounds, execs(every))
+		if err != nil {
+			return err
+		}
+		idle.shares, idle.started = append(idle.shares, few.shares...), append(idle.started, few.started...)
+	}
+	alone, each := line(idle.started, idle.shares)
+	fmt.Fprintf(out, "BENCH agent-idle%s-cpu-without-forks %.2f %%\n", suffix, alone)
+	fmt.Fprintf(out, "BENCH agent%s-cpu-per-fork %.2f ms\n", suffix, each*10) // 1 % of a core is 10 ms a second
+	many, err := measured(ctx, pid, rounds, execs(execEvery))
+	if err != nil {
+		return err
+	}
+	many.print(out, "agent-200-execs"+suffix)
+	return nil
 }
 
-// cost measures the process pid during rounds of do and prints the medians.
-func cost(ctx context.Context, pid int, name string, out io.Writer, do func(context.Context) error) error {
-	var shares, resident, started []float64
+// expense is what a process took in some rounds: percent of a core, MiB at the end, and what the machine started in a
+// second besides.
+type expense struct{ shares, resident, own, started []float64 }
+
+// measured measures the process pid during rounds of do.
+func measured(ctx context.Context, pid, rounds int, do func(context.Context) error) (e expense, err error) {
 	for range rounds {
 		before, err := readUsage(pid)
 		if err != nil {
-			return err
+			return e, err
 		}
 		forksBefore, err := readForks()
 		if err != nil {
-			return err
+			return e, err
 		}
 		start := time.Now()
 		if err := do(ctx); err != nil {
-			return err
+			return e, err
 		}
 		took := time.Since(start).Seconds()
 		after, err := readUsage(pid)
 		if err != nil {
-			return err
+			return e, err
 		}
 		forks, err := readForks()
 		if err != nil {
-			return err
+			return e, err
 		}
-		shares = append(shares, 100*(after.cpu-before.cpu).Seconds()/took)
-		resident = append(resident, float64(after.resident)/(1<<20))
-		started = append(started, float64(forks-forksBefore)/took)
+		e.shares = append(e.shares, 100*(after.cpu-before.cpu).Seconds()/took)
+		e.resident = append(e.resident, float64(after.resident)/(1<<20))
+		e.own = append(e.own, float64(after.anon)/(1<<20))
+		e.started = append(e.started, float64(forks-forksBefore)/took)
 	}
-	fmt.Fprintf(out, "BENCH %s-cpu %.2f %%\n", name, middle(shares))
-	fmt.Fprintf(out, "BENCH %s-rss %.1f MiB\n", name, middle(resident))
-	fmt.Fprintf(out, "BENCH %s-machine-forks %.0f 1/s\n", name, middle(started))
-	return nil
+	return e, nil
 }
 
-// execs starts a program every 5 ms for the length of a round.
-func execs(ctx context.Context) error {
-	tick := time.NewTicker(execEvery)
-	defer tick.Stop()
-	for range roundFor / execEvery {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := exec.CommandContext(ctx, "true").Run(); err != nil {
-			return fmt.Errorf("running true: %w", err)
-		}
+// print prints the medians.
+func (e expense) print(out io.Writer, name string) {
+	fmt.Fprintf(out, "BENCH %s-cpu %.2f %%\n", name, middle(slices.Clone(e.shares)))
+	fmt.Fprintf(out, "BENCH %s-rss %.1f MiB\n", name, middle(e.resident))
+	fmt.Fprintf(out, "BENCH %s-rss-anon %.1f MiB\n", name, middle(e.own))
+	fmt.Fprintf(out, "BENCH %s-machine-forks %.0f 1/s\n", name, middle(slices.Clone(e.started)))
+}
+
+// line is the least squares' line through the points: its value at 0, and how much it rises.
+func line(x, y []float64) (at0, rise float64) {
+	var sx, sy, sxx, sxy float64
+	for i := range x {
+		sx, sy, sxx, sxy = sx+x[i], sy+y[i], sxx+x[i]*x[i], sxy+x[i]*y[i]
 	}
-	return nil
+	n := float64(len(x))
+	if d := n*sxx - sx*sx; d > 0 {
+		rise = (n*sxy - sx*sy) / d
+	}
+	return (sy - rise*sx) / n, rise
+}
+
+// execs starts a program at that pace for the length of a round.
+func execs(every time.Duration) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for range roundFor / every {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if err := exec.CommandContext(ctx, "true").Run(); err != nil {
+				return fmt.Errorf("running true: %w", err)
+			}
+		}
+		return nil
+	}
 }
 
 // readForks returns how many processes and threads the machine has started.

@@ -8,7 +8,8 @@
 // steady pace, in turns with it and without.
 // The agent's cost is the kernel's account of it (proc_pid_stat(5), proc_pid_status(5)) with 300 more processes asleep on
 // the machine than it has anyway: while nothing is asked of it, and while 200 programs start in a second; and again for an
-// agent without the rule pack. What else starts on the machine costs the agent too; the rate of it stands beside.
+// agent without the rule pack. What else starts on the machine costs the agent too; the rate of it stands beside, and what
+// is left of the idle cost without it.
 package measure
 
 import (

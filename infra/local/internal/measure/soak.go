@@ -29,14 +29,17 @@ const (
 	readyWithin = 30 * time.Second
 )
 
-// holding is what the agent holds at a moment, as its /metrics say (process_* and go_* of Prometheus' client).
+// holding is what the agent holds at a moment, as its /metrics say (process_* and go_* of Prometheus' client), and of what
+// is resident how much is its own and how much its program's, as the kernel says. The heap's goal is what its last
+// collection found to be in use, and half of that: it is the same at any time between two collections.
 type holding struct {
-	resident, heap, fds, goroutines, cpuSeconds, events float64
+	resident, anon, file, heap, goal, fds, goroutines, cpuSeconds, events float64
+	at                                                                    time.Duration
 }
 
 // Soak runs the agent alone for d, its events thrown away, under a steady load: 20 programs, 20 file changes and 20
 // connections a second. It prints what the agent holds as time goes by, then the medians of the first third, the second
-// and the last, and returns an error when it holds more goroutines or files in the last third than in the first, or
+// and the last, and how fast memory grew in the last two thirds, and returns an error when it holds more goroutines or files in the last third than in the first, or
 // clearly more memory in the last than in the second: a heap settles in its first minutes, and the pages of the program
 // itself, half of what is resident, come in as they are first used.
 func Soak(ctx context.Context, c system.Config, d time.Duration, out io.Writer) (err error) {
@@ -81,9 +84,16 @@ func Soak(ctx context.Context, c system.Config, d time.Duration, out io.Writer) 
 		if err != nil {
 			return err
 		}
+		u, err := readUsage(agent.PID())
+		if err != nil {
+			return err
+		}
+		h.anon, h.file, h.at = float64(u.anon), float64(u.file), time.Since(began)
 		all = append(all, h)
-		fmt.Fprintf(out, "soak %v: %.1f MiB resident, %.1f of heap, %.0f goroutines, %.0f files open, %.1f s of CPU, %.0f events\n",
-			time.Since(began).Round(time.Second), h.resident/(1<<20), h.heap/(1<<20), h.goroutines, h.fds, h.cpuSeconds, h.events)
+		const mib = 1 << 20
+		fmt.Fprintf(out, "soak %v: %.1f MiB resident, %.1f of them its own, %.1f of files; heap %.1f, its goal %.1f; "+
+			"%.0f goroutines, %.0f files open, %.1f s of CPU, %.0f events\n", h.at.Round(time.Second), h.resident/mib, h.anon/mib, h.file/mib,
+			h.heap/mib, h.goal/mib, h.goroutines, h.fds, h.cpuSeconds, h.events)
 	}
 	return verdict(all, time.Since(began), out)
 }
@@ -97,6 +107,16 @@ func verdict(all []holding, took time.Duration, out io.Writer) error {
 		fmt.Fprintf(out, "BENCH agent-soak-heap-%s %.1f MiB\n", name, parts[i].heap/(1<<20))
 		fmt.Fprintf(out, "BENCH agent-soak-goroutines-%s %.0f goroutines\n", name, parts[i].goroutines)
 		fmt.Fprintf(out, "BENCH agent-soak-files-%s %.0f files\n", name, parts[i].fds)
+	}
+	for _, s := range []struct {
+		name string
+		of   func(holding) float64
+	}{
+		{"rss-anon", func(h holding) float64 { return h.anon }},
+		{"rss-file", func(h holding) float64 { return h.file }},
+		{"heap-goal", func(h holding) float64 { return h.goal }},
+	} {
+		fmt.Fprintf(out, "BENCH agent-soak-%s-slope %.2f MiB/h\n", s.name, slope(all[third:], s.of)/(1<<20))
 	}
 	fmt.Fprintf(out, "BENCH agent-soak-cpu %.2f %%\n", 100*all[len(all)-1].cpuSeconds/took.Seconds())
 	const (
@@ -120,6 +140,16 @@ func verdict(all []holding, took time.Duration, out io.Writer) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// slope is how much the least squares' line through what of tells rises in an hour.
+func slope(all []holding, of func(holding) float64) float64 {
+	x, y := make([]float64, len(all)), make([]float64, len(all))
+	for i, h := range all {
+		x[i], y[i] = h.at.Hours(), of(h)
+	}
+	_, rise := line(x, y)
+	return rise
 }
 
 func median(all []holding) (m holding) {
@@ -188,7 +218,7 @@ func ask(ctx context.Context, addr string) (holding, error) {
 
 func parseHolding(text string) (h holding, err error) {
 	wanted := map[string]*float64{
-		"process_resident_memory_bytes": &h.resident, "go_memstats_heap_inuse_bytes": &h.heap,
+		"process_resident_memory_bytes": &h.resident, "go_memstats_heap_inuse_bytes": &h.heap, "go_memstats_next_gc_bytes": &h.goal,
 		"process_open_fds": &h.fds, "go_goroutines": &h.goroutines, "process_cpu_seconds_total": &h.cpuSeconds, "apss_agent_events_total": &h.events,
 	}
 	seen := map[string]bool{}

@@ -12,6 +12,7 @@ func TestParseHolding(t *testing.T) {
 # TYPE go_goroutines gauge
 go_goroutines 31
 go_memstats_heap_inuse_bytes 1.048576e+06
+go_memstats_next_gc_bytes 524288
 process_cpu_seconds_total 1.5
 process_open_fds 40
 process_resident_memory_bytes 2.097152e+06
@@ -19,7 +20,7 @@ apss_agent_events_total{severity="LOW",type="a } b"} 3
 apss_agent_events_total{severity="HIGH",type="x"} 4
 `
 	got, err := parseHolding(text)
-	if want := (holding{resident: 2 << 20, heap: 1 << 20, fds: 40, goroutines: 31, cpuSeconds: 1.5, events: 7}); err != nil || got != want {
+	if want := (holding{resident: 2 << 20, heap: 1 << 20, goal: 1 << 19, fds: 40, goroutines: 31, cpuSeconds: 1.5, events: 7}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for _, bad := range []string{"", strings.Replace(text, " 31", " many", 1), strings.Replace(text, "process_open_fds", "other", 1)} {

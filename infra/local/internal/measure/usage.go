@@ -14,6 +14,8 @@ import (
 type usage struct {
 	cpu      time.Duration
 	resident int64 // bytes
+	anon     int64 // bytes of it that are the process's own
+	file     int64 // bytes of it that are of files, the program's first of all: the kernel takes them back when it is short
 }
 
 // ticks of a second in /proc/PID/stat: USER_HZ, 100 on every architecture that Go knows (proc_pid_stat(5), sysconf(3)).
@@ -32,7 +34,7 @@ func readUsage(pid int) (usage, error) {
 	return parseUsage(stat, status)
 }
 
-// parseUsage reads utime and stime, the 14th and 15th field of stat, and VmRSS of status. The second field, a name in
+// parseUsage reads utime and stime, the 14th and 15th field of stat, and the resident sets of status. The second field, a name in
 // parentheses, may hold anything.
 func parseUsage(stat, status []byte) (u usage, err error) {
 	end := bytes.LastIndexByte(stat, ')')
@@ -50,15 +52,22 @@ func parseUsage(stat, status []byte) (u usage, err error) {
 		}
 		u.cpu += time.Duration(n) * time.Second / ticks
 	}
+	sizes := map[string]*int64{"VmRSS": &u.resident, "RssAnon": &u.anon, "RssFile": &u.file}
 	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-			if err != nil {
-				return u, fmt.Errorf("reading status: %w", err)
-			}
-			u.resident = kib << 10
-			return u, nil
+		name, value, _ := strings.Cut(line, ":")
+		size := sizes[name]
+		if size == nil {
+			continue
 		}
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		if err != nil {
+			return u, fmt.Errorf("reading status: %w", err)
+		}
+		*size = kib << 10
+		delete(sizes, name)
 	}
-	return u, errors.New("reading status: it has no VmRSS")
+	for name := range sizes {
+		return u, fmt.Errorf("reading status: it has no %s", name)
+	}
+	return u, nil
 }

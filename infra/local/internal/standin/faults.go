@@ -14,7 +14,8 @@ import (
 //
 //	{"status":503,"for":"30s"}                      503 for half a minute
 //	{"status":429,"retry_after":"5","for":"30s"}    told to slow down
-//	{"latency":"2s"}  {"hang":true}  {"cut":true}   slow, no answer, a cut connection
+//	{"latency":"2s"}  {"hang":true}                 slow, no answer
+//	{"cut":true}  {"tear":true}                     cut in the midst of the request, or of the answer to what was accepted
 //	{"garbage":true}                                accepted, with an answer that nobody can read
 //	{"refuse":"poison","refuse_with":422}           requests with "poison" in them are refused
 //	{"refuse":"poison"}                             in the vendor's own way: Sweet Security lists the event, others answer 400
@@ -26,6 +27,7 @@ type Faults struct {
 	Latency    Duration `json:"latency,omitzero"`
 	Hang       bool     `json:"hang,omitzero"`
 	Cut        bool     `json:"cut,omitzero"`
+	Tear       bool     `json:"tear,omitzero"`
 	Garbage    bool     `json:"garbage,omitzero"`
 	Refuse     string   `json:"refuse,omitzero"`
 	RefuseWith int      `json:"refuse_with,omitzero"`
@@ -79,6 +81,7 @@ func (f Faults) String() string {
 	add(f.Latency > 0, "latency %v", time.Duration(f.Latency))
 	add(f.Hang, "hangs")
 	add(f.Cut, "cuts connections")
+	add(f.Tear, "tears answers")
 	add(f.Garbage, "answers garbage")
 	add(f.Refuse != "", "refuses %q", f.Refuse)
 	add(f.RefuseWith != 0, "with %d", f.RefuseWith)
@@ -114,6 +117,9 @@ func (f Faults) before(w http.ResponseWriter, r *http.Request) bool {
 			return false
 		case <-over:
 		}
+	}
+	if f.Cut {
+		_, _ = io.CopyN(io.Discard, r.Body, max(r.ContentLength, 2)/2)
 	}
 	if f.Cut || f.Hang {
 		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {

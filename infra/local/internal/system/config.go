@@ -48,6 +48,11 @@ type Config struct {
 	Heartbeat   time.Duration // between two of an agent's; 0 is its default
 	Silence     time.Duration // after which an agent is silent; 0 is the functions' default
 
+	// Env is put to the functions' environment. Receivers changes the receivers, Sweet Security the first of them, before
+	// they start; nil: they are as they are.
+	Env       []string
+	Receivers func([]*Receiver) []*Receiver
+
 	// Of each push subscription; Filter only of the events'.
 	AckDeadline            time.Duration
 	MinBackoff, MaxBackoff time.Duration

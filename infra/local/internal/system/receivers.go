@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -49,12 +50,16 @@ type Receiver struct {
 	Alerts    *ledger.Ledger
 	Incidents *ledger.Incidents
 
-	tests    atomic.Int64 // marked messages: tests and canaries
-	canary   bool         // it gets canaries, where there are any
-	topics   []string
-	settings map[string]any // the kind's own, with secrets
-	handler  http.Handler
-	server   *http.Server
+	tests  atomic.Int64 // marked messages: tests and canaries
+	canary bool         // it gets canaries, where there are any
+
+	// Topics are those it takes, Settings the instance's in the functions' document: "{}" in a text stands for Addr.
+	Topics   []string
+	Settings map[string]any
+	Handler  http.Handler // nil: somebody else listens at Addr
+	TLS      *tls.Config  // nil: in the clear
+
+	server *http.Server
 }
 
 // Push is a push subscription. It has a retry and dead-letter policy of its own.
@@ -128,24 +133,27 @@ func (s *System) newReceivers() error {
 	}
 	s.receivers = []*Receiver{
 		{
-			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, handler: sweet, topics: []string{EventsTopic, AlertsTopic}, canary: true,
-			Alerts: ledger.New(ledgerCapacity), settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
+			Name: SweetSecurity, Kind: "Sweet Security", Switches: &sweet.Switches, Handler: sweet, Topics: []string{EventsTopic, AlertsTopic}, canary: true,
+			Alerts: ledger.New(ledgerCapacity), Settings: map[string]any{"endpoint": "http://{}", "api_key": key, "allow_http": true},
 		},
 		{
-			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, handler: chat, topics: []string{AlertsTopic},
+			Name: Slack, Kind: "Slack", Switches: &chat.Switches, Board: &chat.Board, Handler: chat, Topics: []string{AlertsTopic},
 			Incidents: new(ledger.Incidents),
-			settings:  map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
+			Settings:  map[string]any{"api_url": "http://{}/api", "bot_token": token, "channel": channel},
 		},
 		{
-			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, handler: pager, topics: []string{AlertsTopic},
+			Name: PagerDuty, Kind: "PagerDuty", Switches: &pager.Switches, Board: &pager.Board, Handler: pager, Topics: []string{AlertsTopic},
 			Incidents: new(ledger.Incidents),
-			settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
+			Settings:  map[string]any{"api_url": "http://{}", "routing_key": routing},
 		},
 		{
-			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, handler: hook, topics: []string{AlertsTopic}, canary: true,
+			Name: Webhook, Kind: "Webhook", Switches: &hook.Switches, Board: &hook.Board, Handler: hook, Topics: []string{AlertsTopic}, canary: true,
 			Alerts:   ledger.New(ledgerCapacity),
-			settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
+			Settings: map[string]any{"url": "http://{}/alerts", "secret": signing, "allow_private": true},
 		},
+	}
+	if s.Config.Receivers != nil {
+		s.receivers = s.Config.Receivers(s.receivers)
 	}
 	for _, r := range s.receivers {
 		if r.Board != nil {
@@ -159,13 +167,19 @@ func (s *System) newReceivers() error {
 func (s *System) startReceivers() error {
 	ports := map[string]int{SweetSecurity: s.Config.SweetPort, Slack: s.Config.SlackPort, PagerDuty: s.Config.PagerDutyPort, Webhook: s.Config.WebhookPort}
 	for _, r := range s.receivers {
+		if r.Handler == nil {
+			continue
+		}
 		l, err := net.Listen("tcp", local(ports[r.Name])) //nolint:noctx // loopback: it cannot block
 		if err != nil {
 			return fmt.Errorf("starting %s's stand-in: %w", r.Kind, err)
 		}
 		r.Addr = l.Addr().String()
+		if r.TLS != nil {
+			l = tls.NewListener(l, r.TLS)
+		}
 		r.server = &http.Server{
-			Handler: r.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+			Handler: r.Handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
 		s.background.Go(func() { _ = r.server.Serve(l) }) // ErrServerClosed, always
 	}
@@ -178,7 +192,7 @@ func (s *System) document() (string, error) {
 	list := make([]map[string]any, 0, len(s.receivers))
 	for _, r := range s.receivers {
 		in := map[string]any{"name": r.Name, "kind": r.Name, "enabled": true, "canary": r.canary && c.CanaryEvery > 0}
-		for key, value := range r.settings {
+		for key, value := range r.Settings {
 			if text, ok := value.(string); ok {
 				value = strings.ReplaceAll(text, "{}", r.Addr)
 			}
@@ -199,7 +213,7 @@ func (s *System) document() (string, error) {
 // subscribe makes each receiver's subscriptions. It must come before anything can be published.
 func (s *System) subscribe(ctx context.Context) error {
 	for _, r := range s.receivers {
-		for _, topic := range r.topics {
+		for _, topic := range r.Topics {
 			name := topic + "-" + r.Name
 			source, err := s.Broker.Subscribe(ctx, topic, name)
 			if err != nil {

@@ -66,7 +66,7 @@ type System struct {
 }
 
 // readyWithin bounds the start of a program.
-const readyWithin = 15 * time.Second
+const readyWithin = time.Minute
 
 // Start starts everything but the agent and waits until it is ready. What it started it also ends when it fails.
 func Start(ctx context.Context, c Config, w Watcher) (_ *System, err error) {
@@ -148,7 +148,7 @@ func (s *System) StartFunctions(ctx context.Context) error {
 	if s.Config.Silence > 0 {
 		env = append(env, "HEALTH_AGENT_SILENCE="+s.Config.Silence.String())
 	}
-	p, err := s.run(ctx, "apss-functions", s.functionsAt, env)
+	p, err := s.run(ctx, "apss-functions", s.functionsAt, append(env, s.Config.Env...))
 	s.mu.Lock()
 	s.functions = p
 	s.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
@@ -42,18 +43,22 @@ type Server struct {
 	standin.Switches
 	Board standin.Board
 
-	key string
+	key atomic.Pointer[string]
 	mux *http.ServeMux
 	mu  sync.Mutex // one event after the other
 }
 
 // New returns a stand-in without faults, of the service with a routing key.
 func New(key string) *Server {
-	s := &Server{key: key, mux: http.NewServeMux()}
+	s := &Server{mux: http.NewServeMux()}
+	s.SetKey(key)
 	s.mux.HandleFunc("POST /v2/enqueue", s.Guard(standin.Endpoint{No: no, Max: maxBody, Take: s.take}))
 	s.Mount(s.mux)
 	return s
 }
+
+// SetKey makes key the only routing key that is taken.
+func (s *Server) SetKey(key string) { s.key.Store(&key) }
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
@@ -117,7 +122,7 @@ func (s *Server) take(w http.ResponseWriter, _ *http.Request, raw []byte, _ stan
 	case err != nil:
 		no(w, http.StatusBadRequest, "the body is not valid JSON")
 		return standin.Verdict{Fate: standin.Refused}
-	case len(b.Key) != keyLength || b.Key != s.key:
+	case len(b.Key) != keyLength || b.Key != *s.key.Load():
 		no(w, http.StatusBadRequest, "Invalid routing key")
 		return standin.Verdict{Fate: standin.Unauthorized}
 	}

@@ -36,14 +36,15 @@ type Server struct {
 	standin.Switches
 	Board standin.Board
 
-	opts Options
+	opts atomic.Pointer[Options]
 	mux  *http.ServeMux
 	last atomic.Int64 // timestamp of the last message, microseconds of Unix
 }
 
 // New returns a stand-in without faults.
 func New(o Options) *Server {
-	s := &Server{opts: o, mux: http.NewServeMux()}
+	s := &Server{mux: http.NewServeMux()}
+	s.SetOptions(o)
 	s.mux.HandleFunc("POST /services/", s.Guard(standin.Endpoint{Known: s.knownPath, No: noText, Take: s.webhook}))
 	for method, take := range map[string]func(message) (reply, string){
 		"chat.postMessage": s.post, "chat.update": s.update, "auth.test": func(message) (reply, string) {
@@ -55,6 +56,9 @@ func New(o Options) *Server {
 	s.Mount(s.mux)
 	return s
 }
+
+// SetOptions makes the stand-in one of other credentials, with the messages that it has.
+func (s *Server) SetOptions(o Options) { s.opts.Store(&o) }
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
@@ -80,7 +84,7 @@ type reply struct {
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-func (s *Server) knownPath(r *http.Request) bool { return same(r.URL.Path, s.opts.Webhook) }
+func (s *Server) knownPath(r *http.Request) bool { return same(r.URL.Path, s.opts.Load().Webhook) }
 
 // noText is how the webhook says no: a word, and no JSON.
 func noText(w http.ResponseWriter, status int, _ string) {
@@ -137,7 +141,7 @@ func (s *Server) method(do func(message) (reply, string)) func(http.ResponseWrit
 		switch {
 		case token == "":
 			fate, word = standin.Unauthorized, "not_authed"
-		case !same(token, s.opts.Token):
+		case !same(token, s.opts.Load().Token):
 			fate, word = standin.Unauthorized, "invalid_auth"
 		case !strings.HasPrefix(r.Header.Get("Content-Type"), standin.JSON):
 			word = "invalid_post_type"
@@ -159,7 +163,7 @@ func (s *Server) method(do func(message) (reply, string)) func(http.ResponseWrit
 }
 
 func (s *Server) post(m message) (reply, string) {
-	if m.Channel != s.opts.Channel {
+	if m.Channel != s.opts.Load().Channel {
 		return reply{}, "channel_not_found"
 	}
 	if word := m.fault(); word != "" {
@@ -176,7 +180,7 @@ func (s *Server) post(m message) (reply, string) {
 }
 
 func (s *Server) update(m message) (reply, string) {
-	if m.Channel != s.opts.Channel {
+	if m.Channel != s.opts.Load().Channel {
 		return reply{}, "channel_not_found"
 	}
 	if word := m.fault(); word != "" {

@@ -54,7 +54,7 @@ type Stats struct {
 type Server struct {
 	standin.Switches
 	opts    Options
-	keyHash [sha256.Size]byte
+	keyHash atomic.Pointer[[sha256.Size]byte]
 	mux     *http.ServeMux
 	keys    recent
 
@@ -63,7 +63,8 @@ type Server struct {
 
 // New returns a stand-in without faults.
 func New(o Options) *Server {
-	s := &Server{opts: o, keyHash: sha256.Sum256([]byte(o.Key)), mux: http.NewServeMux()}
+	s := &Server{opts: o, mux: http.NewServeMux()}
+	s.SetKey(o.Key)
 	for path, take := range map[string]taker{
 		"GET /health": func(http.ResponseWriter, *http.Request, []byte, standin.Faults) standin.Verdict {
 			return accept(map[string]string{"status": "ok"})
@@ -76,6 +77,12 @@ func New(o Options) *Server {
 	}
 	s.Mount(s.mux)
 	return s
+}
+
+// SetKey makes key the only one that is taken.
+func (s *Server) SetKey(key string) {
+	hash := sha256.Sum256([]byte(key))
+	s.keyHash.Store(&hash)
 }
 
 // ServeHTTP implements [http.Handler].
@@ -93,7 +100,7 @@ type taker = func(w http.ResponseWriter, r *http.Request, body []byte, f standin
 func (s *Server) known(r *http.Request) bool {
 	key, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	hash := sha256.Sum256([]byte(key)) // of one length, whatever came
-	return subtle.ConstantTimeCompare(hash[:], s.keyHash[:]) == 1
+	return subtle.ConstantTimeCompare(hash[:], s.keyHash.Load()[:]) == 1
 }
 
 func no(w http.ResponseWriter, status int, reason string) {

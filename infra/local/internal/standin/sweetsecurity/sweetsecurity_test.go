@@ -147,6 +147,18 @@ func TestConnectionsThatBreak(t *testing.T) {
 	if status, _, _, err := send(t, "POST", url+"/api/v1/events", `{"id":"a"}`); err == nil {
 		t.Errorf("got status %d, want a cut connection", status)
 	}
+	s.Set(standin.Faults{Tear: true})
+	if status, body, _, err := send(t, "POST", url+"/api/v1/events", `{"id":"torn"}`); err == nil {
+		t.Errorf("got %d %s, want a torn answer", status, body)
+	}
+	if len(got.events) != 1 {
+		t.Errorf("got %v recorded, want the event whose answer was torn", got.events)
+	}
+	got.events = nil
+	s.SetKey("another")
+	if status, _, _, err := send(t, "POST", url+"/api/v1/events", `{"id":"a"}`); status != http.StatusUnauthorized || err != nil {
+		t.Errorf("with the old key: got %d, %v; want 401", status, err)
+	}
 	s.Set(standin.Faults{Hang: true})
 	client := http.Client{Timeout: 50 * time.Millisecond}
 	if resp, err := client.Post(url+"/api/v1/events", "", strings.NewReader(`{}`)); err == nil {

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apss-sensor/apss/infra/local/internal/standin"
@@ -33,7 +34,7 @@ type Server struct {
 	// Taken gets each accepted body, also of one that came before; nil: nobody does.
 	Taken func(id string, body []byte, at time.Time)
 
-	keys [][]byte
+	keys atomic.Pointer[[][]byte]
 	mux  *http.ServeMux
 	mu   sync.Mutex // one request after the other
 }
@@ -41,16 +42,26 @@ type Server struct {
 // New returns a stand-in without faults that accepts signatures of any of secrets ("whsec_" and base64 of 24 to 64 bytes).
 func New(secrets ...string) (*Server, error) {
 	s := &Server{mux: http.NewServeMux()}
-	for _, secret := range secrets {
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
-		if err != nil || len(key) < 24 || len(key) > 64 {
-			return nil, errors.New("a webhook's secret is whsec_ and base64 of 24 to 64 bytes")
-		}
-		s.keys = append(s.keys, key)
+	if err := s.SetSecrets(secrets...); err != nil {
+		return nil, err
 	}
 	s.mux.HandleFunc("POST /", s.Guard(standin.Endpoint{No: no, Take: s.take}))
 	s.Mount(s.mux)
 	return s, nil
+}
+
+// SetSecrets makes these the ones whose signatures are accepted.
+func (s *Server) SetSecrets(secrets ...string) error {
+	keys := make([][]byte, 0, len(secrets))
+	for _, secret := range secrets {
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+		if err != nil || len(key) < 24 || len(key) > 64 {
+			return errors.New("a webhook's secret is whsec_ and base64 of 24 to 64 bytes")
+		}
+		keys = append(keys, key)
+	}
+	s.keys.Store(&keys)
+	return nil
 }
 
 // ServeHTTP implements [http.Handler].
@@ -95,7 +106,7 @@ func (s *Server) verify(h http.Header, body []byte, now time.Time) error {
 		if version != "v1" || err != nil {
 			continue
 		}
-		for _, key := range s.keys {
+		for _, key := range *s.keys.Load() {
 			mac := hmac.New(sha256.New, key)
 			mac.Write([]byte(id + "." + timestamp + "."))
 			mac.Write(body)

@@ -103,7 +103,7 @@ func TestEachIDOnce(t *testing.T) {
 	s.Taken = func(string, []byte, time.Time) { taken++ }
 	for i := range 3 {
 		now := strconv.FormatInt(time.Now().Unix(), 10)
-		mac := hmac.New(sha256.New, s.keys[0])
+		mac := hmac.New(sha256.New, (*s.keys.Load())[0])
 		mac.Write([]byte(id + "." + now + "." + body))
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/hook", strings.NewReader(body))
 		r.Header.Set("Webhook-Id", id)

@@ -1,0 +1,189 @@
+package file
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/apss-sensor/apss/shared/event"
+)
+
+// byHand is a sensor whose loop the test turns, so that a look falls where the test wants it. What the kernel tells waits
+// until listen.
+type byHand struct {
+	*Sensor
+	told []string // "operation path <old path"
+}
+
+func newByHand(t *testing.T, c Config) *byHand {
+	t.Helper()
+	c.ReadPaths, c.Logger = []string{}, slog.New(slog.DiscardHandler)
+	s, err := New(c)
+	must(t, err)
+	h := &byHand{Sensor: s}
+	s.emit = func(e *event.Event) {
+		line := e.File.Operation + " " + e.File.Path
+		if from, ok := e.Metadata["renamed_from"]; ok {
+			line += fmt.Sprint(" <", from)
+		}
+		h.told = append(h.told, line)
+	}
+	s.watches.fs, err = fsnotify.NewWatcher()
+	must(t, err)
+	t.Cleanup(func() { s.watches.fs.Close() })
+	s.hints.fence, err = newFence(s.watches.fs)
+	must(t, err)
+	t.Cleanup(func() { s.hints.fence.file.Close() })
+	s.begin(t.Context())
+	return h
+}
+
+// listen lets the sensor hear what the kernel told so far and tells from now on.
+func (h *byHand) listen() { go h.hints.pump(h.watches.fs) } // which ends with the watcher
+
+// finish looks at all that is left.
+func (h *byHand) finish(t *testing.T) {
+	t.Helper()
+	if !h.hints.caughtUp() {
+		t.Fatal("the kernel's events did not come")
+	}
+	b := newBatch(t.Context())
+	due, _ := h.hints.take(time.Now().Add(time.Hour), h.busy)
+	h.process(b, due)
+	h.flush(b)
+	slices.Sort(h.told)
+}
+
+// wantMove is what is told of the move of d/f, in which are g and g/x, to d/m.
+func (h *byHand) wantMove(t *testing.T, d string) {
+	t.Helper()
+	want := []string{
+		"rename " + d + "/m <" + d + "/f", "rename " + d + "/m/g <" + d + "/f/g", "rename " + d + "/m/g/x <" + d + "/f/g/x",
+	}
+	if diff := cmp.Diff(want, h.told); diff != "" {
+		t.Errorf("want -, got +:\n%s", diff)
+	}
+}
+
+// A look that comes between a rename and the kernel's word of it tells a rename all the same, wherever the file is
+// missed first.
+func TestLookBeforeTheKernelsWord(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		do   func(h *byHand, b *batch, d string)
+	}{
+		{"backlog", func(h *byHand, b *batch, _ string) { h.catchUp(b) }},
+		{"write hint", func(h *byHand, b *batch, d string) {
+			h.process(b, []*hint{{path: d + "/f/g/x", ops: fsnotify.Write}})
+		}},
+		{"poll", func(h *byHand, b *batch, d string) {
+			h.polled[h.top.lookup(d+"/f/g")] = struct{}{}
+			h.poll(b, cause{origin: rescan, at: time.Now()})
+		}},
+		{"rescan", func(h *byHand, b *batch, _ string) {
+			h.all(b, cause{origin: rescan, at: time.Now(), deep: true, renew: true})
+		}},
+		{"its new name first", func(h *byHand, b *batch, d string) {
+			h.process(b, []*hint{{path: d + "/m", ops: fsnotify.Create}})
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d := t.TempDir()
+			write(t, d+"/f/g/x", "x")
+			h := newByHand(t, Config{Paths: []string{d}})
+			must(t, os.Rename(d+"/f", d+"/m"))
+			h.listen()
+			b := newBatch(t.Context())
+			test.do(h, b, d)
+			h.flush(b)
+			h.finish(t)
+			h.wantMove(t, d)
+		})
+	}
+}
+
+// When the kernel's word is lost, what is missed waits for the comparison of everything.
+func TestLookAfterLostEvents(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/f/g/x", "x")
+	h := newByHand(t, Config{Paths: []string{d}})
+	must(t, h.watches.fs.Remove(d), h.watches.fs.Remove(d+"/f"), os.Rename(d+"/f", d+"/m"))
+	h.listen()
+	h.hints.fail(fsnotify.ErrEventOverflow)
+	b := newBatch(t.Context())
+	h.catchUp(b)
+	if lost, _ := h.hints.overflowed(); !lost || len(h.told) > 0 {
+		t.Errorf("got %q and overflow %v before the comparison, want nothing told and an overflow", h.told, lost)
+	}
+	h.all(b, cause{origin: rescan, at: time.Now(), deep: true, renew: true})
+	h.flush(b)
+	h.finish(t)
+	h.wantMove(t, d)
+}
+
+// A rename at any moment of a comparison is one.
+func TestRenameDuringRescan(t *testing.T) {
+	t.Parallel()
+	for step := range 7 { // d, its folders, and their files: more than enough
+		t.Run(fmt.Sprint(step), func(t *testing.T) {
+			t.Parallel()
+			d := t.TempDir()
+			write(t, d+"/a", "a")
+			write(t, d+"/f/g/x", "x")
+			write(t, d+"/z", "z")
+			h := newByHand(t, Config{Paths: []string{d}})
+			h.listen()
+			b := newBatch(t.Context())
+			looks := 0
+			b.stop = func() bool {
+				if looks++; looks == step+1 {
+					must(t, os.Rename(d+"/f", d+"/m"))
+				}
+				return false
+			}
+			h.all(b, cause{origin: rescan, at: time.Now(), deep: true, renew: true})
+			if looks <= step {
+				must(t, os.Rename(d+"/f", d+"/m"))
+			}
+			h.flush(b)
+			h.finish(t)
+			h.wantMove(t, d)
+		})
+	}
+}
+
+// A file that is written to and then renamed waits no longer than its new name.
+func TestRenameOfWhatIsBusy(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/log", "one")
+	h := newByHand(t, Config{Paths: []string{d}})
+	h.listen()
+	h.catchUp(newBatch(t.Context()))
+	h.top.lookup(d + "/log").modified = time.Now().Add(time.Hour).UnixNano()
+	overwrite(t, d+"/log", "two")
+	must(t, os.Rename(d+"/log", d+"/log.1"))
+	overwrite(t, d+"/log", "three")
+	for range 2 { // the first look is at what is due after the rest of what is not busy
+		h.hints.caughtUp()
+		b := newBatch(t.Context())
+		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), h.busy)
+		h.process(b, due)
+		h.flush(b)
+	}
+	h.finish(t)
+	want := []string{"create " + d + "/log", "modify " + d + "/log.1 <" + d + "/log", "rename " + d + "/log.1 <" + d + "/log"}
+	if diff := cmp.Diff(want, h.told); diff != "" {
+		t.Errorf("want -, got +:\n%s", diff)
+	}
+}

@@ -1,0 +1,104 @@
+package policy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// example plans an example: the module that it calls, with its arguments.
+func example(t *testing.T, name string) *Plan {
+	t.Helper()
+	files := overlay{os.DirFS(repository), fstest.MapFS{"dist/apss-functions.zip": &fstest.MapFile{}}} // as after make dist
+	outer, err := Load(files, terraform+"/examples/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := outer.Plan(map[string]cty.Value{"project": cty.StringVal("acme-security"), "region": cty.StringVal("europe-west1"),
+		"secret_values": cty.MapVal(map[string]cty.Value{"pagerduty": cty.StringVal("hunter2")})})
+	inner, err := p.Module("apss")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inner
+}
+
+// TestExamples: the functions take the document that Terraform renders from each example, whole, and what each of them gets.
+func TestExamples(t *testing.T) {
+	apssctl := filepath.Join(t.TempDir(), "apssctl")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", apssctl, "./cmd/apssctl")
+	build.Dir = repository + "/functions"
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	check := func(t *testing.T, document string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "integrations")
+		if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), apssctl, "config", "check", file).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		_, said, _ := strings.Cut(strings.TrimSpace(string(out)), ": ")
+		return said
+	}
+	tests := []struct{ example, function, want string }{
+		{"minimal", "forward", "0 integrations, 0 of them enabled, no fault"},
+		{"minimal", "notify", "1 integrations, 1 of them enabled, no fault"},
+		{"minimal", "health", "1 integrations, 1 of them enabled, no fault"},
+		{"complete", "forward", "2 integrations, 2 of them enabled, no fault"},
+		{"complete", "notify", "6 integrations, 5 of them enabled, no fault"},
+		{"complete", "health", "6 integrations, 5 of them enabled, no fault"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.example+"/"+tt.function, func(t *testing.T) {
+			p := example(t, tt.example)
+			if sentences := refusals(t, p); len(sentences) > 0 {
+				t.Errorf("the example is refused: %q", sentences)
+			}
+			environment, err := p.environment()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := check(t, environment[tt.function]["APSS_INTEGRATIONS"]); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestFilters: what the routes of the complete example become.
+func TestFilters(t *testing.T) {
+	v, err := example(t, "complete").Value("local.filters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for way, filter := range v.Elements() {
+		out.WriteString(way.AsString() + "\n  " + filter.AsString() + "\n")
+	}
+	golden(t, "filters.txt", out.String())
+}
+
+// TestEnvironment: what each function of the complete example is started with. The test of make dist starts them with it.
+func TestEnvironment(t *testing.T) {
+	environment, err := example(t, "complete").environment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for function, variables := range environment {
+		var out strings.Builder
+		for _, name := range sortedKeys(variables) {
+			out.WriteString(name + "=" + variables[name] + "\n")
+		}
+		golden(t, "environment/"+function+".env", out.String())
+	}
+}

@@ -1,0 +1,78 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Grants lists every grant of c and its modules, one a line, as the configuration says it: where, which role, to whom, on what,
+// under which condition, for each of what. A reviewer reads it, and the tests compare it with the last one that was read.
+func Grants(c *Config) string {
+	var out strings.Builder
+	for _, c := range c.all() {
+		for _, address := range sortedKeys(c.resources) {
+			kind, _, _ := strings.Cut(address, ".")
+			if !isGrant(kind) {
+				continue
+			}
+			b := c.resources[address].Body
+			var on []string
+			for _, a := range sortedKeys(b.Attributes) {
+				if !slices.Contains([]string{"project", "location", "role", "member", "for_each", "count", "depends_on"}, a) || a == "project" && kind == "google_project_iam_member" {
+					on = append(on, a+"="+c.argument(b, a))
+				}
+			}
+			fmt.Fprintf(&out, "%s/%s\n  role   %s\n  on     %s\n  to     %s\n", c.dir, address, c.argument(b, "role"), strings.Join(on, " "), c.argument(b, "member"))
+			if condition := block(b, "condition"); condition != nil {
+				fmt.Fprintf(&out, "  if     %s\n", c.argument(condition, "expression"))
+			}
+			for _, many := range []string{"for_each", "count"} {
+				if s := c.argument(b, many); s != "" {
+					fmt.Fprintf(&out, "  %-6s %s\n", strings.TrimSuffix(many, "_each"), s)
+				}
+			}
+		}
+	}
+	return out.String()
+}
+
+func isGrant(kind string) bool { return strings.Contains(kind, "_iam_") }
+
+// onProject are the roles that may be granted on the whole project without a condition. Writing a log names no log.
+func onProject() []string { return []string{`"roles/logging.logWriter"`} }
+
+// TooWide returns the grants that no reviewer should have to find.
+func TooWide(c *Config) (faults []string) {
+	fault := func(address, format string, args ...any) {
+		faults = append(faults, address+": "+fmt.Sprintf(format, args...))
+	}
+	for _, c := range c.all() {
+		for _, address := range sortedKeys(c.resources) {
+			kind, _, _ := strings.Cut(address, ".")
+			b := c.resources[address].Body
+			if kind == "google_service_account_key" {
+				fault(address, "keys of service accounts are not made")
+			}
+			if !isGrant(kind) {
+				continue
+			}
+			if !strings.HasSuffix(kind, "_iam_member") {
+				fault(address, "takes away what others have granted; use %s_iam_member", kind[:strings.Index(kind, "_iam_")])
+			}
+			role, member := c.argument(b, "role"), c.argument(b, "member")
+			for _, wide := range []string{"owner", "editor", "admin"} {
+				if strings.Contains(strings.ToLower(role), wide) && !strings.Contains(role, "bigquery.dataEditor") {
+					fault(address, "%s is more than anything here needs", role)
+				}
+			}
+			if strings.Contains(member, "allUsers") || strings.Contains(member, "allAuthenticatedUsers") {
+				fault(address, "is for everybody")
+			}
+			if kind == "google_project_iam_member" && block(b, "condition") == nil && !slices.Contains(onProject(), role) {
+				fault(address, "%s on the whole project has no condition", role)
+			}
+		}
+	}
+	return faults
+}
