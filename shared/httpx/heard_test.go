@@ -24,7 +24,7 @@ func TestHeard(t *testing.T) {
 	c := New(Options{})
 	send := func(ctx context.Context, body string) {
 		t.Helper()
-		r, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(body)) //nolint:noctx // Do takes it
+		r, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
