@@ -57,10 +57,10 @@ func (r *Response) Outcome(hide ...secret.Value) error {
 	if r.request != nil {
 		e.Reason += " from " + r.request.URL.Host
 	}
-	switch {
-	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
+	switch r.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
 		e.Class = outcome.Auth
-	case r.Status == http.StatusBadRequest, r.Status == http.StatusRequestEntityTooLarge, r.Status == http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		e.Class = outcome.Split
 	default:
 		e.Class = outcome.Retry
