@@ -190,7 +190,8 @@ func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, n
 	return due, next
 }
 
-// takeRenames adds to due what must be seen together with it: the names that renames took away, and those that they gave.
+// takeRenames adds to due what must be seen together with it: the names that renames took away, and those that they gave,
+// or the new folders in which they may be: of a name in a folder without a watch the kernel tells nothing.
 func (q *hints) takeRenames(due []*hint) []*hint {
 	for path, h := range q.pending {
 		if h.ops.Has(fsnotify.Rename) {
@@ -208,7 +209,7 @@ func (q *hints) takeRenames(due []*hint) []*hint {
 		return due
 	}
 	for path, h := range q.pending {
-		if h.ops.Has(fsnotify.Create) && !h.seen.Before(renamed) {
+		if h.ops.Has(fsnotify.Create) && (!h.seen.Before(renamed) || !h.written() && isFolder(path)) {
 			due = append(due, h)
 			delete(q.pending, path)
 		}

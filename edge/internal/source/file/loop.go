@@ -95,6 +95,9 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
+// elapsed returns how long at was after the sensor was made, in nanoseconds, however the clock is set.
+func (s *Sensor) elapsed(at time.Time) int64 { return int64(at.Sub(s.made)) }
+
 // busy reports whether the content of the file at place changed so lately that it is likely to change again.
 func (s *Sensor) busy(place string) bool {
 	dir, name := split(place)
@@ -102,7 +105,7 @@ func (s *Sensor) busy(place string) bool {
 	if w == nil {
 		return false
 	}
-	since := time.Now().Add(-5 * s.config.Settle).UnixNano()
+	since := max(0, s.elapsed(time.Now().Add(-5*s.config.Settle)))
 	for _, n := range w.nodes {
 		if c := n.child(name); c != nil && c.modified > since {
 			return true

@@ -175,7 +175,7 @@ func (s *Sensor) update(b *batch, n *node, cur state, c cause) {
 		b.add(n, c, &prev, &cur)
 	}
 	if d&content != 0 {
-		n.modified = c.at.UnixNano()
+		n.modified = s.elapsed(c.at)
 	}
 	s.count(&prev, -1)
 	s.count(&cur, 1)
