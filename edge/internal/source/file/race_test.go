@@ -55,7 +55,7 @@ func (h *byHand) finish(t *testing.T) {
 		t.Fatal("the kernel's events did not come")
 	}
 	b := newBatch(t.Context())
-	due, _ := h.hints.take(time.Now().Add(time.Hour), h.busy)
+	due, _ := h.hints.take(time.Now().Add(time.Hour), time.Time{}, h.busy)
 	h.process(b, due)
 	h.flush(b)
 	slices.Sort(h.told)
@@ -175,7 +175,7 @@ func TestRenameIntoANewFolder(t *testing.T) {
 	must(t, os.MkdirAll(d+"/new/er", 0o755), os.Rename(d+"/f", d+"/new/er/g"))
 	h.hints.caughtUp()
 	b := newBatch(t.Context())
-	due, _ := h.hints.take(time.Now().Add(pairing), h.busy) // the rename, long before the folder has settled
+	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy) // the rename, long before the folder has settled
 	if slices.ContainsFunc(due, func(h *hint) bool { return h.path == d+"/waits" }) {
 		t.Error("a file is looked at that is not written yet, want only folders")
 	}
@@ -188,6 +188,32 @@ func TestRenameIntoANewFolder(t *testing.T) {
 	if diff := cmp.Diff(want, h.told); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
+}
+
+// A rename is one also when the reader of the kernel's queue stops between its two names.
+func TestRenameThatIsReadInHalves(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/f/g/x", "x")
+	h := newByHand(t, Config{Paths: []string{d}, Settle: time.Hour})
+	must(t, os.Rename(d+"/f", d+"/m"))
+	deadline := time.After(patience)
+	for moved := false; !moved; { // before it come the neighbours of d
+		select {
+		case e := <-h.watches.fs.Events:
+			moved = e.Name == d+"/f" && e.Has(fsnotify.Rename)
+			h.hints.add(e, time.Now())
+		case <-deadline:
+			t.Fatal("the kernel told nothing of the old name")
+		}
+	}
+	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy)
+	h.listen()
+	b := newBatch(t.Context())
+	h.process(b, due)
+	h.flush(b)
+	h.finish(t)
+	h.wantMove(t, d)
 }
 
 // A clock that is set changes no waiting time.
@@ -228,7 +254,7 @@ func TestRenameOfWhatIsBusy(t *testing.T) {
 	for range 2 { // the first look is at what is due after the rest of what is not busy
 		h.hints.caughtUp()
 		b := newBatch(t.Context())
-		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), h.busy)
+		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), time.Time{}, h.busy)
 		h.process(b, due)
 		h.flush(b)
 	}
