@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a test waits for what must come. It is met on failure only.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // running is a sensor at work on the real kernel.
 type running struct {

@@ -161,11 +161,12 @@ func (q *hints) rouse() {
 	}
 }
 
-// take returns the hints that are due, in the order in which they came, and when the next one is (zero: none).
-func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, next time.Time) {
+// take returns the hints that are due, in the order in which they came, and when the next one is (zero: none). Left is
+// when a name was taken away of which the other is looked for; zero: none was.
+func (q *hints) take(now, left time.Time, busy func(path string) bool) (due []*hint, next time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	structural := false
+	structural := !left.IsZero()
 	for path, h := range q.pending {
 		at := h.due(q.settle, false)
 		if !at.After(now) && h.written() {
@@ -181,7 +182,7 @@ func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, n
 		}
 	}
 	if structural {
-		due = q.takeRenames(due)
+		due = q.takeRenames(due, left)
 	}
 	q.next = next
 	slices.SortFunc(due, func(a, b *hint) int {
@@ -190,15 +191,15 @@ func (q *hints) take(now time.Time, busy func(path string) bool) (due []*hint, n
 	return due, next
 }
 
-// takeRenames adds to due what must be seen together with it: the names that renames took away, and those that they gave.
-func (q *hints) takeRenames(due []*hint) []*hint {
+// takeRenames adds to due what must be seen together with it: the names that renames took away, and those that they gave,
+// or the new folders in which they may be: of a name in a folder without a watch the kernel tells nothing.
+func (q *hints) takeRenames(due []*hint, renamed time.Time) []*hint {
 	for path, h := range q.pending {
 		if h.ops.Has(fsnotify.Rename) {
 			due = append(due, h)
 			delete(q.pending, path)
 		}
 	}
-	var renamed time.Time
 	for _, h := range due {
 		if h.ops.Has(fsnotify.Rename) {
 			renamed = earliest(renamed, h.first)
@@ -208,7 +209,7 @@ func (q *hints) takeRenames(due []*hint) []*hint {
 		return due
 	}
 	for path, h := range q.pending {
-		if h.ops.Has(fsnotify.Create) && !h.seen.Before(renamed) {
+		if h.ops.Has(fsnotify.Create) && (!h.seen.Before(renamed) || !h.written() && isFolder(path)) {
 			due = append(due, h)
 			delete(q.pending, path)
 		}

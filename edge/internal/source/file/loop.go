@@ -48,7 +48,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 			rescanAt = earliest(rescanAt, at)
 		}
 		b := newBatch(ctx)
-		due, next := s.hints.take(now, s.busy)
+		due, next := s.hints.take(now, time.Time{}, s.busy)
 		s.process(b, due)
 		if moved != nil {
 			s.remounted(b, s.main, moved, cause{origin: remount, at: now, deep: true})
@@ -95,6 +95,9 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
+// elapsed returns how long at was after the sensor was made, in nanoseconds, however the clock is set.
+func (s *Sensor) elapsed(at time.Time) int64 { return int64(at.Sub(s.made)) }
+
 // busy reports whether the content of the file at place changed so lately that it is likely to change again.
 func (s *Sensor) busy(place string) bool {
 	dir, name := split(place)
@@ -102,7 +105,7 @@ func (s *Sensor) busy(place string) bool {
 	if w == nil {
 		return false
 	}
-	since := time.Now().Add(-5 * s.config.Settle).UnixNano()
+	since := max(0, s.elapsed(time.Now().Add(-5*s.config.Settle)))
 	for _, n := range w.nodes {
 		if c := n.child(name); c != nil && c.modified > since {
 			return true
@@ -119,6 +122,9 @@ func (s *Sensor) busy(place string) bool {
 // process looks at what the kernel told of.
 func (s *Sensor) process(b *batch, due []*hint) {
 	for _, h := range due {
+		if h.ops.Has(fsnotify.Rename) {
+			b.left = earliest(b.left, h.first)
+		}
 		c := cause{
 			at: h.seen, written: h.written(), moved: h.ops.Has(fsnotify.Rename), touched: h.ops == fsnotify.Chmod,
 			told: h.structural(), brief: h.ops.Has(fsnotify.Create) && h.ops.Has(fsnotify.Remove),
@@ -261,7 +267,7 @@ func (s *Sensor) makeSure(b *batch) {
 		doubts := b.doubts
 		b.doubts, b.unsure, b.sure = nil, false, round >= 2 // what happens on and on is told as it looks
 		whole := s.hints.caughtUp()
-		due, _ := s.hints.take(time.Now().Add(pairing), s.busy)
+		due, _ := s.hints.take(time.Now().Add(pairing), b.left, s.busy)
 		s.process(b, due)
 		for _, d := range doubts {
 			if whole || d.deep { // else the comparison that follows finds it
@@ -284,5 +290,5 @@ func (s *Sensor) flush(b *batch) {
 			s.emit(e)
 		}
 	}
-	b.changes, b.diffs, b.sure = nil, 0, false
+	b.changes, b.diffs, b.sure, b.left = nil, 0, false, time.Time{}
 }

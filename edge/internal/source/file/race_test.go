@@ -11,6 +11,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/apss-sensor/apss/edge/internal/source/clocktest"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -54,7 +55,7 @@ func (h *byHand) finish(t *testing.T) {
 		t.Fatal("the kernel's events did not come")
 	}
 	b := newBatch(t.Context())
-	due, _ := h.hints.take(time.Now().Add(time.Hour), h.busy)
+	due, _ := h.hints.take(time.Now().Add(time.Hour), time.Time{}, h.busy)
 	h.process(b, due)
 	h.flush(b)
 	slices.Sort(h.told)
@@ -162,6 +163,82 @@ func TestRenameDuringRescan(t *testing.T) {
 	}
 }
 
+// A file that is moved into a folder made a moment ago, of whose entries the kernel tells nothing, is renamed.
+func TestRenameIntoANewFolder(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/f", "x")
+	h := newByHand(t, Config{Paths: []string{d}, Settle: time.Hour})
+	h.listen()
+	h.catchUp(newBatch(t.Context()))
+	overwrite(t, d+"/waits", "until it is written whole")
+	must(t, os.MkdirAll(d+"/new/er", 0o755), os.Rename(d+"/f", d+"/new/er/g"))
+	h.hints.caughtUp()
+	b := newBatch(t.Context())
+	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy) // the rename, long before the folder has settled
+	if slices.ContainsFunc(due, func(h *hint) bool { return h.path == d+"/waits" }) {
+		t.Error("a file is looked at that is not written yet, want only folders")
+	}
+	h.process(b, due)
+	h.flush(b)
+	h.finish(t)
+	want := []string{
+		"create " + d + "/new", "create " + d + "/new/er", "create " + d + "/waits", "rename " + d + "/new/er/g <" + d + "/f",
+	}
+	if diff := cmp.Diff(want, h.told); diff != "" {
+		t.Errorf("want -, got +:\n%s", diff)
+	}
+}
+
+// A rename is one also when the reader of the kernel's queue stops between its two names.
+func TestRenameThatIsReadInHalves(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/f/g/x", "x")
+	h := newByHand(t, Config{Paths: []string{d}, Settle: time.Hour})
+	must(t, os.Rename(d+"/f", d+"/m"))
+	deadline := time.After(patience)
+	for moved := false; !moved; { // before it come the neighbours of d
+		select {
+		case e := <-h.watches.fs.Events:
+			moved = e.Name == d+"/f" && e.Has(fsnotify.Rename)
+			h.hints.add(e, time.Now())
+		case <-deadline:
+			t.Fatal("the kernel told nothing of the old name")
+		}
+	}
+	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy)
+	h.listen()
+	b := newBatch(t.Context())
+	h.process(b, due)
+	h.flush(b)
+	h.finish(t)
+	h.wantMove(t, d)
+}
+
+// A clock that is set changes no waiting time.
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	d := t.TempDir()
+	write(t, d+"/f", "x")
+	for _, by := range []time.Duration{-time.Hour, time.Hour} {
+		for name, ago := range map[string]time.Duration{"busy": 0, "calm": 10 * time.Minute} {
+			h := newByHand(t, Config{Paths: []string{d}, Settle: time.Minute})
+			h.made = h.made.Add(-time.Hour)
+			h.listen()
+			h.catchUp(newBatch(t.Context()))
+			overwrite(t, d+"/f", fmt.Sprint(by, name))
+			b := newBatch(t.Context())
+			n := h.top.lookup(d + "/f")
+			h.look(b, n.parent, d, "f", cause{at: clocktest.Set(t, time.Now().Add(-ago), by), written: true})
+			h.flush(b)
+			if got := h.busy(d + "/f"); got != (name == "busy") {
+				t.Errorf("a change %v ago on a clock that was %v off: busy %t", ago, by, got)
+			}
+		}
+	}
+}
+
 // A file that is written to and then renamed waits no longer than its new name.
 func TestRenameOfWhatIsBusy(t *testing.T) {
 	t.Parallel()
@@ -170,14 +247,14 @@ func TestRenameOfWhatIsBusy(t *testing.T) {
 	h := newByHand(t, Config{Paths: []string{d}})
 	h.listen()
 	h.catchUp(newBatch(t.Context()))
-	h.top.lookup(d + "/log").modified = time.Now().Add(time.Hour).UnixNano()
+	h.top.lookup(d + "/log").modified = h.elapsed(time.Now().Add(time.Hour))
 	overwrite(t, d+"/log", "two")
 	must(t, os.Rename(d+"/log", d+"/log.1"))
 	overwrite(t, d+"/log", "three")
 	for range 2 { // the first look is at what is due after the rest of what is not busy
 		h.hints.caughtUp()
 		b := newBatch(t.Context())
-		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), h.busy)
+		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), time.Time{}, h.busy)
 		h.process(b, due)
 		h.flush(b)
 	}

@@ -44,8 +44,9 @@ type batch struct {
 	stop    func() bool
 
 	doubts []doubt
-	unsure bool // a name came of which the kernel has told nothing yet
-	sure   bool // nothing is doubted any more
+	unsure bool      // a name came of which the kernel has told nothing yet, or one was moved to where it has not told yet
+	sure   bool      // nothing is doubted any more
+	left   time.Time // when the first name was moved away; zero: none was
 }
 
 // doubt is a name that stands for another inode than it did, or for none, of which the kernel has told nothing: what it
@@ -119,6 +120,7 @@ func (s *Sensor) settle(b *batch, n *node, cur state, c cause) {
 		return
 	case cur.kind == absent:
 		if known {
+			b.unsure = b.unsure || c.moved && !b.sure // a slow reader of the queue may have the old name alone
 			s.vanish(b, n, c)
 		} else if c.brief {
 			s.counters.change(func(t *Stats) { t.Transient++ })
@@ -175,7 +177,7 @@ func (s *Sensor) update(b *batch, n *node, cur state, c cause) {
 		b.add(n, c, &prev, &cur)
 	}
 	if d&content != 0 {
-		n.modified = c.at.UnixNano()
+		n.modified = s.elapsed(c.at)
 	}
 	s.count(&prev, -1)
 	s.count(&cur, 1)

@@ -20,6 +20,7 @@ import (
 // the kernel's queue into hints and a third writes the state file.
 type Sensor struct {
 	config   Config
+	made     time.Time
 	counters counters
 	watching atomic.Bool
 
@@ -58,6 +59,7 @@ func New(c Config) (*Sensor, error) {
 	}
 	s := &Sensor{
 		config:  c,
+		made:    time.Now(),
 		hints:   newHints(c.Settle),
 		polled:  make(map[*node]struct{}),
 		backlog: make(map[*node]origin),

@@ -9,7 +9,8 @@ type node struct {
 	name   string
 	state  state
 	folder *folder // of a folder and of a watched path
-	// modified is when a change of content was last told, as nanoseconds since 1970.
+	// modified is when a change of content was last told, in nanoseconds of the sensor's age; 0: never. A whole time would
+	// cost each file 16 bytes more.
 	modified int64
 	// round is the scan that last saw the name.
 	round uint32

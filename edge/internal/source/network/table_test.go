@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/apss-sensor/apss/edge/internal/source/clocktest"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -311,4 +312,39 @@ func TestTrouble(t *testing.T) {
 	w.poll(nil)
 	w.err = nil
 	w.poll([]socket{in(established, 5, client, server)})
+}
+
+// A clock that is set neither ends a connection nor forgets what was told.
+func TestClockIsSet(t *testing.T) {
+	one := []socket{in(established, 5, client, server)}
+	for _, by := range []time.Duration{-time.Hour, time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			w := newWorld(t, Config{})
+			w.now = time.Now()
+			set := func() { w.now = clocktest.Set(t, w.now, by) }
+			first := w.poll(one, "connect outbound ESTABLISHED 8.8.8.8:443")[0]
+			told := &w.s.spaces[0].told
+			told.add(77, w.now)
+			set()
+			w.poll(one)
+			told.add(78, w.now)
+			w.poll(nil) // a list may skip one
+			set()
+			told.add(79, w.now)
+			if !told.has(77) || !told.has(78) {
+				t.Errorf("of the sockets told a moment ago 77 is known: %t, 78: %t, want both", told.has(77), told.has(78))
+			}
+			last := w.poll(nil, "close outbound ESTABLISHED 8.8.8.8:443")[0]
+			if got, want := last.Timestamp.Sub(first.Timestamp), 600*time.Millisecond; got != want {
+				t.Errorf("the connection lasted %v, want %v", got, want)
+			}
+			w.now = w.now.Add(cookieMemory + time.Second)
+			told.add(80, w.now)
+			w.now = w.now.Add(cookieMemory + time.Second)
+			told.add(81, w.now)
+			if told.has(77) {
+				t.Error("a socket is known after twice the memory's time, want it forgotten")
+			}
+		})
+	}
 }

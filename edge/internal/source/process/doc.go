@@ -43,6 +43,7 @@
 // are looked for in the first 32 KiB of an environment. Whether an argument of an interpreter names a file is looked up
 // when the process may be read and still runs; otherwise a path is taken for one. User names come from the agent's own
 // passwd file, also for processes in containers.
+// A read of a command line or an environment that the kernel holds up (pages on a server that hangs) holds up the sensor.
 //
 // In metadata: exit_code or exit_signal of an exit, where the connector tells; script, the path of what an interpreter
 // runs; env, a list of "NAME=value"; comm, cmdline_truncated, redacted, stdio_socket, real_uid, previous_exe, evidence
