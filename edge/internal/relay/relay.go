@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -35,7 +36,7 @@ const (
 
 // Authenticator tells whose a token is, as [token.Reviewer] does.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (*token.Identity, error)
+	Authenticate(ctx context.Context, from, token string) (*token.Identity, error)
 }
 
 // Publisher is one of package publish.
@@ -104,7 +105,8 @@ func (r *Relay) take(w http.ResponseWriter, req *http.Request) answer {
 	ctx, cancel := context.WithTimeout(req.Context(), answerWithin)
 	defer cancel()
 	bearer, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
-	who, err := r.c.Tokens.Authenticate(ctx, bearer)
+	from, _, _ := net.SplitHostPort(req.RemoteAddr)
+	who, err := r.c.Tokens.Authenticate(ctx, from, bearer)
 	if err != nil {
 		a := unauthenticated(err)
 		r.log.Warn("a sender's token is not accepted", "address", req.RemoteAddr, "error", err)
