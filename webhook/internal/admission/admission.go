@@ -40,7 +40,7 @@ type Config struct {
 	// Namespace returns the labels of a namespace; false when they are not known.
 	Namespace func(name string) (map[string]string, bool)
 	Cluster   func() decide.Cluster
-	// Observe is told of each request that is no dry run. It must not wait, nor keep what it gets.
+	// Observe is told of each request that is no dry run. It must not wait, nor change what it gets, but may keep it.
 	Observe func(r *Request, d *decide.Decision)
 	// InFlight bounds the reviews that are worked on at the same time, and those that one address sends; others wait.
 	InFlight int

@@ -171,6 +171,21 @@ func TestStarting(t *testing.T) {
 	}
 }
 
+// What Observe is told of may be kept, whatever the next review is read into.
+func TestObservedStays(t *testing.T) {
+	var kept []*Request
+	h := handler(t, func(c *Config) { c.Observe = func(r *Request, _ *decide.Decision) { kept = append(kept, r) } })
+	for range 3 {
+		post(h, "application/json", strings.NewReader(review("shop", "", web)))
+		post(h, "application/json", strings.NewReader(review("shop", "", strings.ReplaceAll(web, "web", "bad"))))
+	}
+	for i, r := range kept {
+		if want := []string{web, strings.ReplaceAll(web, "web", "bad")}[i%2]; string(r.Object) != want {
+			t.Errorf("review %d: got %s want %s", i, r.Object, want)
+		}
+	}
+}
+
 // slow is a body that does not come.
 type slow struct {
 	reading chan<- struct{}
