@@ -191,7 +191,14 @@ func TestStatusAndTest(t *testing.T) {
 	s.want(exitUnreachable, []string{`there is no integration "three"; there are: one, two, off`}, "test", "three")
 	s.want(exitUnreachable, []string{"disabled"}, "test", "off")
 	s.env["APSS_URL"] = "http://127.0.0.1:1"
-	s.want(exitUnreachable, []string{"APSS_URL"}, "status")
+	s.want(exitUnreachable, []string{"the functions at 127.0.0.1:1 cannot be reached", "connection refused", "APSS_URL says where they are"}, "status")
+}
+
+// TestNobodyThere: a Pub/Sub that does not answer is no empty one.
+func TestNobodyThere(t *testing.T) {
+	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
+	s := &site{T: t, env: map[string]string{"PUBSUB_PROJECT_ID": "p"}}
+	s.want(exitUnreachable, []string{"Pub/Sub does not answer; it is not known what is in projects/p/subscriptions/apss-dead-letters"}, "dlq", "list")
 }
 
 func TestDeadLetters(t *testing.T) {
@@ -231,7 +238,7 @@ func TestDeadLetters(t *testing.T) {
 	if got := list(); len(got) != 2 {
 		t.Errorf("got %d letters, want two left", len(got))
 	}
-	s.want(exitOK, []string{"2 letters brought"}, "dlq", "replay", "-all")
+	s.want(exitOK, []string{`"one": 1`, `"two": 1`, `"left": 0`}, "dlq", "replay", "-json", "-all")
 	if got := s.got("two"); !strings.Contains(got, third.ID) {
 		t.Errorf("got %s, want the third letter", got)
 	}
@@ -327,7 +334,10 @@ func TestUsage(t *testing.T) {
 		{nil, exitUsage, "say what to do"},
 		{[]string{"-help"}, exitOK, "Exit codes"},
 		{[]string{"-version"}, exitOK, "dev"},
-		{[]string{"dlq"}, exitUsage, `no use "dlq"`},
+		{[]string{"dlq"}, exitUsage, "list, show or replay"},
+		{[]string{"config"}, exitUsage, "check"},
+		{[]string{"dlq", "-help"}, exitOK, "apssctl dlq replay"},
+		{[]string{"cost", "-help"}, exitOK, "-per-cpu-second"},
 		{[]string{"dlq", "empty"}, exitUsage, `no use "dlq empty"`},
 		{[]string{"status", "x"}, exitUsage, "want 0"},
 		{[]string{"status", "-josn"}, exitUsage, "josn"},
@@ -361,6 +371,17 @@ func TestConfigCheck(t *testing.T) {
 	if strings.Contains(out, "hunter2") {
 		t.Errorf("it tells the secret:\n%s", out)
 	}
+	s.want(exitUnwell, []string{`"faults": [`, "did you mean endpoint?", `"integrations": null`}, "config", "check", "-json", bad)
+	s.want(exitOK, []string{`"enabled": 1`, `"name": "a"`, `"faults": []`}, "config", "check", "-json", good)
+	s.want(exitOK, []string{"no integration is enabled"}, "config", "check", file(""))
+	for name, text := range map[string]string{
+		"escapes": "- {name: \"a\\e[2Jb\", kind: \"sl\\x1b[31mack\", enabled: true}\n", "bytes": "\xfe\xff\x00", "too long": strings.Repeat("#", 1<<19),
+		"no list": "kind: slack", "an alias": "- &a {kind: slack}\n- *a\n", "deep": strings.Repeat("[", 100_000),
+	} {
+		if out := s.want(exitUnwell, nil, "config", "check", file(text)); strings.ContainsRune(out, 0x1b) || out == "" {
+			t.Errorf("%s: got %q, want what is wrong, without an escape sequence", name, out)
+		}
+	}
 	s.want(exitOK, nil, "config", "check", "-local", file("- {kind: sweetsecurity, enabled: true, endpoint: 'https://a.example', api_key: hunter2}\n"))
 }
 
@@ -375,6 +396,7 @@ func TestCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.want(exitOK, []string{"measured: 1000 events", "in 10 envelopes", "Pub/Sub, publishing", "a million events", "2026-11"}, "cost", name)
+	s.want(exitOK, []string{`"events": 1000`, `"prices_as_of": "2026-11-22"`, `"total": `, "cloud.google.com/run/pricing"}, "cost", "-json", name)
 	s.want(exitOK, []string{"in 1000 envelopes"}, "cost", "-batch", "1", name)
 	s.want(exitOK, []string{"cloud.google.com/pubsub/pricing"}, "cost", "-print-prices")
 	s.want(exitUsage, []string{"out of its range"}, "cost", "-batch", "0", name)

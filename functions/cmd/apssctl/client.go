@@ -15,6 +15,7 @@ import (
 	"github.com/apss-sensor/apss/functions/internal/deadletter"
 	"github.com/apss-sensor/apss/shared/envelope"
 	"github.com/apss-sensor/apss/shared/httpx"
+	"github.com/apss-sensor/apss/shared/outcome"
 )
 
 // functions are the program's HTTP side.
@@ -23,6 +24,7 @@ type functions struct {
 	topics   map[string]*url.URL // where it is not base
 	token    string
 	identity string
+	unset    string // what is to be said of an address that nobody gave
 	client   *httpx.Client
 }
 
@@ -41,6 +43,7 @@ func (c *control) functions() (*functions, error) {
 		text := c.env(v.key)
 		if text == "" && v.topic == "" {
 			text = "http://localhost:8080"
+			f.unset = ", and is not set"
 		}
 		if text == "" {
 			continue
@@ -77,7 +80,10 @@ func (f *functions) do(ctx context.Context, method string, base *url.URL, path, 
 	}
 	a, err := f.client.Do(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("asking the functions at %s (APSS_URL says where they are): %w", base.Host, err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("the functions at %s cannot be reached (%s); APSS_URL says where they are%s", base.Host, outcome.From(err).Reason, f.unset)
 	}
 	return a, nil
 }

@@ -29,6 +29,7 @@ type price struct {
 type prices struct {
 	Currency   string `json:"currency"`
 	AsOf       string `json:"as_of"`
+	Note       string `json:"note"`
 	Region     string `json:"region"`
 	PubSub     price  `json:"pubsub_per_tib"`
 	LeastBytes price  `json:"pubsub_least_bytes"`
@@ -160,6 +161,7 @@ func bill(s sample, t traffic, p prices) []item {
 func (c *control) cost(args []string) (err error) {
 	flags := c.flags("cost", "EVENTS")
 	file := flags.String("prices", "", "file of prices in the form of the built-in one (-print-prices)")
+	asJSON := flags.Bool("json", false, "print the bill as JSON")
 	show := flags.Bool("print-prices", false, "print the built-in prices with their sources, and nothing else")
 	perEnvelope := flags.Int("batch", 100, "events of one message, 1 to 10000; an agent seals at 100, or after 200 ms")
 	var t traffic
@@ -191,6 +193,9 @@ func (c *control) cost(args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if *asJSON {
+		return c.json(account(s, bill(s, t, p), p))
+	}
 	return c.bill(s, bill(s, t, p), p)
 }
 
@@ -206,4 +211,38 @@ func (c *control) bill(s sample, items []item, p prices) error {
 	}
 	fmt.Fprintf(w, "a million events\t\t\t%.5f\t%s\t\n", total, printable(p.Currency))
 	return w.Flush()
+}
+
+// billed is a bill as -json prints it.
+type billed struct {
+	Events        int          `json:"events"` // measured
+	Envelopes     int          `json:"envelopes"`
+	BytesPerEvent float64      `json:"bytes_per_event"`
+	BilledBytes   float64      `json:"billed_bytes_per_event"`
+	AsOf          string       `json:"prices_as_of"`
+	Region        string       `json:"region"`
+	Currency      string       `json:"currency"`
+	Items         []billedItem `json:"items"` // of a million events
+	Total         float64      `json:"total"`
+}
+
+type billedItem struct {
+	What   string  `json:"what"`
+	Amount float64 `json:"amount"`
+	Unit   string  `json:"unit"`
+	Price  float64 `json:"price"`
+	Source string  `json:"source"`
+	Cost   float64 `json:"cost"`
+}
+
+func account(s sample, items []item, p prices) billed {
+	b := billed{
+		Events: s.events, Envelopes: s.envelopes, BytesPerEvent: float64(s.raw) / float64(s.events), BilledBytes: float64(s.published) / float64(s.events),
+		AsOf: p.AsOf, Region: p.Region, Currency: p.Currency,
+	}
+	for _, i := range items {
+		b.Items = append(b.Items, billedItem{i.what, i.amount, i.unit, i.price.Price, i.price.Source, i.usd})
+		b.Total += i.usd
+	}
+	return b
 }

@@ -107,6 +107,16 @@ func entryOf(k *deadletter.Kept) entry {
 	}
 }
 
+// entries prints letters as lines of JSON.
+func (c *control) entries(letters []deadletter.Kept) error {
+	for i := range letters {
+		if err := c.line(entryOf(&letters[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // byTime orders letters, the oldest first.
 func byTime(letters []deadletter.Kept) {
 	slices.SortStableFunc(letters, func(a, b deadletter.Kept) int { return a.Time.Compare(b.Time) })
@@ -127,12 +137,11 @@ func (c *control) list(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	if *asJSON {
-		for i := range letters {
-			if err := c.line(entryOf(&letters[i])); err != nil {
-				return err
-			}
-		}
-	} else if err := c.letters(letters); err != nil {
+		err = c.entries(letters)
+	} else {
+		err = c.letters(letters)
+	}
+	if err != nil {
 		return err
 	}
 	if more {
@@ -225,6 +234,7 @@ func (c *control) replay(ctx context.Context, args []string) error {
 	b.flags(flags)
 	b.filters(flags, begin)
 	all := flags.Bool("all", false, "whatever the reason, for every integration")
+	asJSON := flags.Bool("json", false, "print what was done as JSON")
 	dry := flags.Bool("dry-run", false, "say which, and bring none")
 	if _, err := parse(flags, args, 0); err != nil {
 		return err
@@ -236,6 +246,9 @@ func (c *control) replay(ctx context.Context, args []string) error {
 		letters, _, err := c.read(ctx, &b, b.match)
 		if err != nil {
 			return err
+		}
+		if *asJSON {
+			return c.entries(letters)
 		}
 		return c.letters(letters)
 	}
@@ -257,10 +270,14 @@ func (c *control) replay(ctx context.Context, args []string) error {
 	byTime(letters)
 	r := replayer{control: c, box: in, functions: f, held: begin.Add(deadletter.Hold - margin)}
 	err = r.run(ctx, letters)
-	for _, name := range slices.Sorted(maps.Keys(r.brought)) {
-		fmt.Fprintf(c.stdout, "%s: %d brought\n", printable(name), r.brought[name])
+	if *asJSON {
+		err = errors.Join(err, c.json(replayed{r.brought, len(letters) - r.total(), more}))
+	} else {
+		for _, name := range slices.Sorted(maps.Keys(r.brought)) {
+			fmt.Fprintf(c.stdout, "%s: %d brought\n", printable(name), r.brought[name])
+		}
+		fmt.Fprintf(c.stdout, "%d letters brought, %d left\n", r.total(), len(letters)-r.total())
 	}
-	fmt.Fprintf(c.stdout, "%d letters brought, %d left\n", r.total(), len(letters)-r.total())
 	if more {
 		fmt.Fprintln(c.stderr, "apssctl: there are more; run it again")
 	}
@@ -268,6 +285,13 @@ func (c *control) replay(ctx context.Context, args []string) error {
 		return errUnwell
 	}
 	return err
+}
+
+// replayed is what a replay came to, as -json prints it.
+type replayed struct {
+	Brought map[string]int `json:"brought"` // by integration
+	Left    int            `json:"left"`    // of those that were meant
+	More    bool           `json:"more"`    // there are more than the limit
 }
 
 // replayer is one replay.

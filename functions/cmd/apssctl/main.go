@@ -19,9 +19,11 @@ const usage = `apssctl looks after the deliveries of APSS.
   apssctl test [-json] INTEGRATION              send it a marked test; say what the receiver answered, and how fast
   apssctl dlq list [-json] [FILTER]             the dead letters: what was given up, and why
   apssctl dlq show ID                           one of them, with its events
-  apssctl dlq replay [-dry-run] FILTER|-all     bring them to the integration that they were for, and to no other
-  apssctl cost [-prices FILE] [...] EVENTS      what a million such events cost, measured on a file of them (NDJSON)
-  apssctl config check [-local] FILE            every fault of a document of integrations
+  apssctl dlq replay [-json] [-dry-run] FILTER|-all
+                                                bring them to the integration that they were for, and to no other
+  apssctl cost [-json] [-prices FILE] [...] EVENTS
+                                                what a million such events cost, measured on a file of them (NDJSON)
+  apssctl config check [-json] [-local] FILE    every fault of a document of integrations
   apssctl -version
 
 "apssctl USE -help" lists the flags of a use.
@@ -56,6 +58,7 @@ var (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends it at once
 	c := control{env: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
 	code := c.command(ctx, os.Args[1:])
 	stop()
@@ -93,7 +96,7 @@ func (c *control) run(ctx context.Context, args []string) error {
 		name, args = name+" "+args[0], args[1:]
 	}
 	switch name {
-	case "-help", "--help", "-h", "help":
+	case "-help", "--help", "-h", "help", "dlq -help", "dlq --help", "dlq -h", "config -help", "config --help", "config -h":
 		_, err := io.WriteString(c.stdout, usage)
 		return err
 	case "-version", "--version":
@@ -115,6 +118,10 @@ func (c *control) run(ctx context.Context, args []string) error {
 		return c.check(ctx, args)
 	case "":
 		return fmt.Errorf("say what to do; %w", errUsage)
+	case "dlq":
+		return fmt.Errorf("say what to do with the dead letters: list, show or replay; %w", errUsage)
+	case "config":
+		return fmt.Errorf("say what to do with the document: check; %w", errUsage)
 	}
 	return fmt.Errorf("there is no use %q; %w", name, errUsage)
 }

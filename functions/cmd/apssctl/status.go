@@ -62,6 +62,9 @@ func (c *control) table(r *health.Report) error {
 		waiting := "-"
 		if i.Waiting != nil {
 			waiting = strconv.FormatInt(*i.Waiting, 10)
+			if i.WaitingAge != nil && *i.Waiting > 0 {
+				waiting += ", " + (time.Duration(*i.WaitingAge) * time.Second).String()
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", printable(i.Name), printable(i.Kind), i.Status, ago(r.Time, i.LastSuccess),
 			i.PerHour, failures(i.Failures), i.DeadLetters, waiting, breaker(r.Time, i.Breaker), canary(i.Canary))
@@ -72,17 +75,22 @@ func (c *control) table(r *health.Report) error {
 	if len(r.Integrations) == 0 {
 		fmt.Fprintln(c.stdout, "There is no integration; write APSS_INTEGRATIONS (docs/integrations.md).")
 	}
+	gap := "\n"
 	for _, i := range r.Integrations {
 		if i.Status == health.Disabled {
 			continue
 		}
 		for _, reason := range i.Reasons {
-			fmt.Fprintf(c.stdout, "\n%s: %s", printable(i.Name), printable(reason))
+			fmt.Fprintf(c.stdout, "%s%s: %s\n", gap, printable(i.Name), printable(reason))
+			gap = ""
 		}
 	}
-	fmt.Fprintf(c.stdout, "\n\nagents: %d live, %d silent, %d ended in the last day\n", r.Agents.Live, r.Agents.Silent, r.Agents.Ended)
+	fmt.Fprintf(c.stdout, "\nagents: %d live, %d silent, %d ended in the last day\n", r.Agents.Live, r.Agents.Silent, r.Agents.Ended)
 	for _, a := range r.Agents.List {
 		fmt.Fprintf(c.stdout, "  silent: %s, last heard %s\n", printable(a.ID), ago(r.Time, a.Last))
+	}
+	if r.WaitingError != "" {
+		fmt.Fprintf(c.stdout, "waiting: not known: %s\n", printable(r.WaitingError))
 	}
 	switch {
 	case !r.State.DownSince.IsZero():

@@ -100,7 +100,7 @@ func (b *Box) pull(ctx context.Context) ([]*pubsubpb.ReceivedMessage, error) {
 	switch {
 	case err == nil:
 	case ctx.Err() == nil && (status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)):
-		return nil, nil // nothing there
+		return nil, b.reachable(ctx) // nothing there, or nobody
 	case status.Code(err) == codes.NotFound:
 		return nil, fmt.Errorf("there is no subscription %s: make one on the topic of dead letters, or name yours: %w", b.subscription, err)
 	default:
@@ -111,6 +111,23 @@ func (b *Box) pull(ctx context.Context) ([]*pubsubpb.ReceivedMessage, error) {
 		ids[i] = m.GetAckId()
 	}
 	return r.GetReceivedMessages(), b.hold(ctx, Hold, ids)
+}
+
+// reachable tells an empty subscription, which lets one wait, from a Pub/Sub that is not there: it asks what is answered at
+// once. Which answer does not matter, since no such letter is held.
+func (b *Box) reachable(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	err := b.client.SubscriptionAdminClient.ModifyAckDeadline(asking, &pubsubpb.ModifyAckDeadlineRequest{
+		Subscription: b.subscription, AckIds: []string{"none"},
+	})
+	switch code := status.Code(err); {
+	case err == nil, code == codes.InvalidArgument, code == codes.NotFound:
+		return nil
+	case code == codes.DeadlineExceeded || code == codes.Unavailable || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("Pub/Sub does not answer; it is not known what is in %s: %w", b.subscription, err)
+	}
+	return fmt.Errorf("reading dead letters from %s: %w", b.subscription, err)
 }
 
 func (b *Box) hold(ctx context.Context, d time.Duration, ids []string) error {
