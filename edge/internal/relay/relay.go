@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -35,7 +36,7 @@ const (
 
 // Authenticator tells whose a token is, as [token.Reviewer] does.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (*token.Identity, error)
+	Authenticate(ctx context.Context, from, token string) (*token.Identity, error)
 }
 
 // Publisher is one of package publish.
@@ -104,7 +105,8 @@ func (r *Relay) take(w http.ResponseWriter, req *http.Request) answer {
 	ctx, cancel := context.WithTimeout(req.Context(), answerWithin)
 	defer cancel()
 	bearer, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
-	who, err := r.c.Tokens.Authenticate(ctx, bearer)
+	from, _, _ := net.SplitHostPort(req.RemoteAddr)
+	who, err := r.c.Tokens.Authenticate(ctx, from, bearer)
 	if err != nil {
 		a := unauthenticated(err)
 		r.log.Warn("a sender's token is not accepted", "address", req.RemoteAddr, "error", err)
@@ -174,15 +176,20 @@ func acquire(ctx context.Context, g *fair.Gate, flow string, bytes int) (*fair.G
 func (r *Relay) prepare(ctx context.Context, p *pod, grant *fair.Grant, k *work, m envelope.Message) *answer {
 	lines, err := r.unpack(ctx, m)
 	if err != nil {
+		p.spend(time.Now(), 1, wasted(err, len(m.Data)))
 		return new(unopened(err))
 	}
 	if !grant.Grow(2 * len(lines)) {
 		return new(later(reasonRoom, "the relay has no room for what the message unpacks to"))
 	}
-	if err := k.stamp(p, lines); err != nil {
+	err = k.stamp(p, lines)
+	p.spend(time.Now(), len(k.ends)+k.bad, max(len(k.out), len(lines))) // what is no event is work too
+	if err != nil {
 		return new(unopened(err))
 	}
-	p.spend(time.Now(), len(k.ends), len(k.out))
+	if !grant.Grow(len(lines) + len(k.out)) {
+		return new(later(reasonRoom, "the relay has no room for what the message unpacks to"))
+	}
 	r.metrics.malformed.Add(int64(k.bad))
 	if len(k.ends) == 0 {
 		return new(refused(http.StatusBadRequest, reasonContent, "none of the lines is an event"))
@@ -199,6 +206,18 @@ func (r *Relay) prepare(ctx context.Context, p *pod, grant *fair.Grant, k *work,
 	return nil
 }
 
+// wasted is what a message of so many bytes that could not be opened counts as: a pod that sends nothing else is slowed down
+// too.
+func wasted(err error, size int) int {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // it was not looked at
+		return 0
+	case errors.Is(err, envelope.ErrTooLarge):
+		return envelope.MaxUnpacked
+	}
+	return size * usualRatio
+}
+
 func (r *Relay) unpack(ctx context.Context, m envelope.Message) ([]byte, error) {
 	select {
 	case r.unpacking <- struct{}{}:
@@ -211,6 +230,7 @@ func (r *Relay) unpack(ctx context.Context, m envelope.Message) ([]byte, error) 
 
 // alert publishes one alert, as what its pod is.
 func (r *Relay) alert(ctx context.Context, p *pod, m envelope.Message) answer {
+	p.spend(time.Now(), 1, len(m.Data)) // whatever it turns out to be
 	a, err := m.Alert()
 	if err != nil {
 		return unopened(err)
@@ -218,7 +238,6 @@ func (r *Relay) alert(ctx context.Context, p *pod, m envelope.Message) answer {
 	if a.RuleID == "" || a.Fingerprint == "" { // any object decodes as an alert
 		return refused(http.StatusBadRequest, reasonContent, "it is no alert: it names no rule, or has no fingerprint")
 	}
-	p.spend(time.Now(), 1, len(m.Data))
 	claims := p.stamp.Alert(a)
 	source := envelope.Source{AgentID: p.agentID, Cluster: r.c.Cluster}
 	if len(claims) > 0 {

@@ -296,6 +296,34 @@ func TestALoudPodIsSlowedDownAlone(t *testing.T) {
 	}
 }
 
+// What is refused is work too: who sends nothing else is slowed down like who sends events.
+func TestBadMessagesCount(t *testing.T) {
+	lines := func(text string) envelope.Message {
+		m := publishtest.Envelope(honest("shop", "a"))
+		m.Data = []byte(text)
+		delete(m.Attributes, "content-encoding")
+		return m
+	}
+	alert := lines("{}")
+	alert.Attributes["ce-type"] = envelope.TypeAlert
+	broken := publishtest.Envelope(honest("shop", "a"))
+	broken.Data = bytes.Repeat([]byte("x"), 100)
+	for name, m := range map[string]envelope.Message{
+		"no events": lines(strings.Repeat("[]\n", 100)), "too many": lines(strings.Repeat("{}\n", envelope.MaxEvents+1)), "no zstd": broken, "no alert": alert,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, tokens{"a": pod("shop", "a")}, func(c *relay.Config) { c.Pod = relay.PodLimits{Requests: 8, Events: 0.01, Bytes: 1e9} })
+			p := h.sidecar("a")
+			if o := outcome.From(p.Publish(t.Context(), m)); o == nil || o.Class != outcome.Permanent {
+				t.Fatalf("got %v, want it refused", o)
+			}
+			if o := outcome.From(p.Publish(t.Context(), m)); o == nil || o.Status != http.StatusTooManyRequests {
+				t.Errorf("got %v, want to be told to wait", o)
+			}
+		})
+	}
+}
+
 func TestAPodHasSoManyRequests(t *testing.T) {
 	reached, release := make(chan struct{}, 2), make(chan struct{})
 	h := open(t, tokens{"a": pod("shop", "a")}, func(c *relay.Config) { c.Pod.Requests = 1 })

@@ -185,6 +185,7 @@ func printHelp(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for f := range reflect.TypeFor[settings]().Fields() {
 		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
+		key, _, _ = strings.Cut(key, ",")
 		if value != "" {
 			value = " [" + value + "]"
 		}

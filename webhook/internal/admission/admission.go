@@ -40,9 +40,9 @@ type Config struct {
 	// Namespace returns the labels of a namespace; false when they are not known.
 	Namespace func(name string) (map[string]string, bool)
 	Cluster   func() decide.Cluster
-	// Observe is told of each request that is no dry run. It must not wait, nor keep what it gets.
+	// Observe is told of each request that is no dry run. It must not wait, nor change what it gets, but may keep it.
 	Observe func(r *Request, d *decide.Decision)
-	// InFlight bounds the reviews that are worked on at the same time; others wait.
+	// InFlight bounds the reviews that are worked on at the same time, and those that one address sends; others wait.
 	InFlight int
 	Log      *slog.Logger
 	Meter    metric.Meter
@@ -51,6 +51,7 @@ type Config struct {
 // Handler answers reviews. Safe for concurrent use.
 type Handler struct {
 	cfg      Config
+	senders  senders
 	turns    chan struct{}
 	buffers  sync.Pool
 	reviews  metric.Int64Counter
@@ -67,7 +68,7 @@ func New(c Config) (*Handler, error) {
 		return nil, fmt.Errorf("metrics of admission: %w", err)
 	}
 	return &Handler{
-		cfg: c, turns: make(chan struct{}, c.InFlight), reviews: reviews, duration: duration,
+		cfg: c, senders: senders{each: c.InFlight, known: map[string]*sender{}}, turns: make(chan struct{}, c.InFlight), reviews: reviews, duration: duration,
 		buffers: sync.Pool{New: func() any { return new(buffers) }},
 	}, nil
 }
@@ -78,14 +79,17 @@ type buffers struct{ body, answer []byte }
 // keep is the largest buffer that is kept.
 const keep = 1 << 20
 
+// bodyWithin bounds the time that a body may take. The API server has the whole of it when it calls, and waits 3 s by the
+// chart's configuration.
+const bodyWithin = 5 * time.Second
+
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case h.turns <- struct{}{}:
-		defer func() { <-h.turns }()
-	case <-r.Context().Done():
+	leave, ok := h.senders.enter(r.Context(), r)
+	if !ok {
 		return // the API server gave up
 	}
+	defer leave()
 	b, _ := h.buffers.Get().(*buffers)
 	defer func() {
 		if cap(b.body) <= keep && cap(b.answer) <= keep {
@@ -95,6 +99,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, err := b.read(w, r)
 	if err != nil {
 		h.refuse(w, r, status, err)
+		return
+	}
+	select { // what is read is worked on without waiting for anybody
+	case h.turns <- struct{}{}:
+		defer func() { <-h.turns }()
+	case <-r.Context().Done():
 		return
 	}
 	begin := time.Now()
@@ -122,10 +132,11 @@ func (b *buffers) read(w http.ResponseWriter, r *http.Request) (status int, err 
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return http.StatusUnsupportedMediaType, fmt.Errorf("got content type %.60q, want application/json", r.Header.Get("Content-Type"))
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin)) // a test's recorder has none
 	body := http.MaxBytesReader(w, r.Body, MaxBody)
 	b.body = b.body[:0]
 	if n := r.ContentLength; n > 0 && n <= MaxBody && int64(cap(b.body)) < n {
-		b.body = make([]byte, 0, n)
+		b.body = make([]byte, 0, min(n, keep)) // more when it is there: anybody can announce a lot
 	}
 	for {
 		if len(b.body) == cap(b.body) {

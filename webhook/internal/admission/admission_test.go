@@ -2,6 +2,7 @@ package admission
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/metric/noop"
 
@@ -165,6 +168,69 @@ func TestStarting(t *testing.T) {
 	h := handler(t, func(c *Config) { c.Ready = func() error { return errors.New("not yet") } })
 	if got := post(h, "application/json", strings.NewReader(review("shop", "", web))).Body.String(); !strings.Contains(got, `"allowed":true,"auditAnnotations":{"decision":"starting"}`) {
 		t.Errorf("got %s", got)
+	}
+}
+
+// What Observe is told of may be kept, whatever the next review is read into.
+func TestObservedStays(t *testing.T) {
+	var kept []*Request
+	h := handler(t, func(c *Config) { c.Observe = func(r *Request, _ *decide.Decision) { kept = append(kept, r) } })
+	for range 3 {
+		post(h, "application/json", strings.NewReader(review("shop", "", web)))
+		post(h, "application/json", strings.NewReader(review("shop", "", strings.ReplaceAll(web, "web", "bad"))))
+	}
+	for i, r := range kept {
+		if want := []string{web, strings.ReplaceAll(web, "web", "bad")}[i%2]; string(r.Object) != want {
+			t.Errorf("review %d: got %s want %s", i, r.Object, want)
+		}
+	}
+}
+
+// slow is a body that does not come.
+type slow struct {
+	reading chan<- struct{}
+	end     <-chan struct{}
+}
+
+func (s slow) Read([]byte) (int, error) {
+	s.reading <- struct{}{}
+	<-s.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+// Who sends slowly, on however many connections, keeps no review of others waiting.
+func TestSlowSenders(t *testing.T) {
+	const inFlight = 4
+	h := handler(t, func(c *Config) { c.InFlight = inFlight })
+	reading, end := make(chan struct{}, 3*inFlight), make(chan struct{})
+	var senders sync.WaitGroup
+	for range 3 * inFlight {
+		senders.Go(func() {
+			r := httptest.NewRequest(http.MethodPost, "/mutate", slow{reading, end})
+			r.RemoteAddr = "10.0.0.66:1234"
+			r.Header.Set("Content-Type", "application/json")
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		})
+	}
+	for range inFlight {
+		<-reading
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/mutate", strings.NewReader(review("shop", "", web)))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if !strings.Contains(w.Body.String(), `"decision":"injected"`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if n := len(reading); n != 0 {
+		t.Errorf("%d requests more than %d of one address are read at the same time", n, inFlight)
+	}
+	close(end)
+	senders.Wait()
+	if n := len(h.senders.known); n != 0 {
+		t.Errorf("%d addresses are remembered", n)
 	}
 }
 

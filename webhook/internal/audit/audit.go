@@ -1,6 +1,6 @@
 // Package audit tells who created which pod, and who ran something in one: admission_pod and admission_exec events.
 //
-// [Audit.Observe] copies what it needs into a queue, bounded in number and bytes, and returns; what does not fit is
+// [Audit.Observe] puts what it gets into a queue, bounded in number and bytes, and returns; what does not fit is
 // dropped and counted. [Audit.Run] makes events of it, batches them (100 events or a second) and publishes; what cannot be
 // published is tried again while the queue takes what comes, and given up only when we end or Pub/Sub will never take it.
 //
@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -74,7 +73,7 @@ type item struct {
 // New returns an Audit that does nothing before Run.
 func New(c Config) *Audit { return &Audit{cfg: c, queue: make(chan item, c.Queue)} }
 
-// Observe takes a request for pods or for running something in one; others are passed over. It keeps nothing of q.
+// Observe takes a request for pods or for running something in one; others are passed over. q stays as it is from then on.
 func (a *Audit) Observe(q *admission.Request, d *decide.Decision) {
 	if kindOf(q) == "" {
 		return
@@ -85,9 +84,7 @@ func (a *Audit) Observe(q *admission.Request, d *decide.Decision) {
 		a.cfg.Dropped.Add(1)
 		return
 	}
-	i := item{at: time.Now(), request: *q, decision: *d}
-	i.request.Object = slices.Clone(q.Object) // strings are never changed: only this is a buffer that is used again
-	a.put(i)
+	a.put(item{at: time.Now(), request: *q, decision: *d})
 }
 
 // Tell takes an event that lacks only id, cluster and agent.

@@ -248,7 +248,9 @@ func (d *Decision) form(p *pod.Pod, ns Namespace, s *Settings) {
 	plain := uid != nil && *uid > 0
 	// SYS_PTRACE is in neither profile (https://kubernetes.io/docs/concepts/security/pod-security-standards).
 	enforced := ns.Labels[labelPSA]
-	capable := enforced != "baseline" && enforced != "restricted"
+	// What is no level is taken as restricted (k8s.io/pod-security-admission/api ParseLevel).
+	_, labelled := ns.Labels[labelPSA]
+	capable := !labelled || enforced == "privileged"
 	most := Limited
 	switch {
 	case !d.Share:

@@ -74,6 +74,9 @@ func TestWhether(t *testing.T) {
 
 func TestForm(t *testing.T) {
 	psa := func(level string) map[string]string {
+		if level == "" {
+			return map[string]string{LabelInject: "enabled"}
+		}
 		return map[string]string{LabelInject: "enabled", labelPSA: level}
 	}
 	uid := `"securityContext":{"runAsUser":1000,"runAsGroup":3000},"containers":[{"name":"a"},{"name":"b"}]`
@@ -96,6 +99,7 @@ func TestForm(t *testing.T) {
 		{"restricted, one uid", uid, "", "", "restricted", "pod-same-uid 1000 3000 true", ""},
 		{"restricted, unknown", root, "", "", "restricted", "pod-limited 65534 65534 true", ""},
 		{"baseline, unknown", root, "", "", "baseline", "pod-limited 65534 65534 true", ""},
+		{"what is no level", root, "", "", "Baseline", "pod-limited 65534 65534 true", ""},
 		{"privileged is no limit", root, "", "", "privileged", "pod-full 0 0 true", ""},
 		{"no shared processes", `"shareProcessNamespace":false,` + uid, "", "", "", "pod-limited 65534 65534 false", ""},
 		{"full by annotation", uid, Full, "", "", "pod-full 0 0 true", ""},

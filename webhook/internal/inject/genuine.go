@@ -29,7 +29,7 @@ func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c de
 	if d.Reason != decide.Injected || d.Native != (len(theirs.InitContainers) == 1) {
 		return false
 	}
-	t := in.forms[form{d.Tier, d.Native}]
+	t := in.forms[in.form(&bare, &d)]
 	if !covers(t.fill(nil, d.UID, d.GID, d.Workload), containers[0]) {
 		return false
 	}

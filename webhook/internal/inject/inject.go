@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json"
@@ -29,6 +30,7 @@ const StatusAnnotation = "apss.dev/status"
 // Injector injects by fixed settings. Safe for concurrent use.
 type Injector struct {
 	decide  decide.Settings
+	port    int
 	forms   map[form]*template
 	volumes [2]jsontext.Value // with the names in decide
 	status  map[form]jsontext.Value
@@ -38,6 +40,46 @@ type Injector struct {
 type form struct {
 	tier   decide.Tier
 	native bool
+	// capped: another container has a limit of ephemeral storage. A pod is evicted when all that it stores exceeds the sum
+	// of its containers' limits, however few have one (pkg/kubelet/eviction, podEphemeralStorageLimitEviction): a limit of
+	// ours alone would be the application's.
+	capped bool
+	// pooled: the pod has resources as a whole, and those of containers must fit in
+	// (https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources): ours have no part of their own.
+	pooled bool
+	// silent: a container says that our port is its own.
+	silent bool
+}
+
+// forms are all that there are.
+func forms(yield func(form) bool) {
+	both := [...]bool{false, true}
+	for _, tier := range [...]decide.Tier{decide.Full, decide.SameUID, decide.Limited} {
+		for _, native := range both {
+			for _, capped := range both {
+				for _, pooled := range both {
+					for _, silent := range both {
+						if !yield(form{tier, native, capped, pooled, silent}) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// form is the one for p.
+func (in *Injector) form(p *pod.Pod, d *decide.Decision) form {
+	f := form{tier: d.Tier, native: d.Native, pooled: p.Spec.Resources != nil}
+	for _, all := range [...][]pod.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range all {
+			limit := all[i].Resources.Limits.Storage
+			f.capped = f.capped || len(limit) > 0 && limit.Kind() != 'n'
+			f.silent = f.silent || slices.ContainsFunc(all[i].Ports, func(o pod.Port) bool { return o.Number == int64(in.port) })
+		}
+	}
+	return f
 }
 
 // New prepares an Injector. version goes into the status annotation. The error holds all that is wrong.
@@ -45,23 +87,20 @@ func New(d decide.Settings, s Sidecar, version string) (*Injector, error) {
 	if err := errors.Join(d.Validate(), s.Validate()); err != nil {
 		return nil, err
 	}
-	in := &Injector{decide: d, forms: map[form]*template{}, status: map[form]jsontext.Value{}}
+	in := &Injector{decide: d, port: s.Port, forms: map[form]*template{}, status: map[form]jsontext.Value{}}
 	for i, v := range s.volumes() {
 		in.volumes[i] = encode(v)
 	}
-	for _, tier := range []decide.Tier{decide.Full, decide.SameUID, decide.Limited} {
-		for _, native := range []bool{false, true} {
-			f := form{tier, native}
-			t := newTemplate(s.container(tier, native))
-			sum := sha256.Sum256(t.fill(nil, new(int64(0)), nil, ""))
-			in.forms[f] = t
-			in.status[f] = encode(string(encode(struct {
-				Version string      `json:"version"`
-				Tier    decide.Tier `json:"tier"`
-				Native  bool        `json:"native"`
-				Sidecar string      `json:"sidecar"`
-			}{version, tier, native, hex.EncodeToString(sum[:6])})))
-		}
+	for f := range forms {
+		t := newTemplate(s.container(f))
+		sum := sha256.Sum256(t.fill(nil, new(int64(0)), nil, ""))
+		in.forms[f] = t
+		in.status[f] = encode(string(encode(struct {
+			Version string      `json:"version"`
+			Tier    decide.Tier `json:"tier"`
+			Native  bool        `json:"native"`
+			Sidecar string      `json:"sidecar"`
+		}{version, f.tier, f.native, hex.EncodeToString(sum[:6])})))
 	}
 	return in, nil
 }
@@ -104,7 +143,7 @@ func (in *Injector) Pod(object []byte, ns decide.Namespace, c decide.Cluster) (d
 // patch carries d out.
 func (in *Injector) patch(p *pod.Pod, d *decide.Decision) []byte {
 	var out patch.Patch
-	f := form{d.Tier, d.Native}
+	f := in.form(p, d)
 	container := in.forms[f].fill(make([]byte, 0, 4<<10), d.UID, d.GID, d.Workload)
 	switch {
 	case d.Native:

@@ -190,7 +190,7 @@ func TestTheOperatorsSettingsComeFirst(t *testing.T) {
 	s := sidecar()
 	s.Env = map[string]string{"PUBLISHER": "stdout", "POD_UID": "x", "NEW": "y"}
 	got := map[string]env{}
-	for _, e := range s.container(decide.Full, true).Env {
+	for _, e := range s.container(form{tier: decide.Full, native: true}).Env {
 		if _, twice := got[e.Name]; twice {
 			t.Errorf("%s is there twice", e.Name)
 		}

@@ -59,6 +59,9 @@ func (s *Sidecar) Validate() error {
 			fault("the sidecar's %s is %q, want a quantity such as 50m or 64Mi", what, q)
 		}
 	}
+	if v, err := resource.ParseQuantity(s.Spool); err == nil && v.Value() < minSpool {
+		fault("the sidecar's spool is %q, want 8Mi or more", s.Spool)
+	}
 	for name := range s.Env {
 		if !envName.MatchString(name) {
 			fault("%q is no name of a setting of the agent", name)
@@ -81,7 +84,7 @@ type (
 		RestartPolicy   string        `json:"restartPolicy,omitzero"`
 		SecurityContext security      `json:"securityContext"`
 		Env             []env         `json:"env"`
-		Ports           []port        `json:"ports"`
+		Ports           []port        `json:"ports,omitempty"`
 		Resources       resources     `json:"resources"`
 		VolumeMounts    []volumeMount `json:"volumeMounts"`
 	}
@@ -120,11 +123,11 @@ type (
 	}
 	resources struct {
 		Requests amount `json:"requests"`
-		Limits   amount `json:"limits"`
+		Limits   amount `json:"limits,omitzero"`
 	}
 	amount struct {
 		CPU     string `json:"cpu,omitzero"`
-		Memory  string `json:"memory"`
+		Memory  string `json:"memory,omitzero"`
 		Storage string `json:"ephemeral-storage,omitzero"`
 	}
 	volumeMount struct {
@@ -156,19 +159,17 @@ type (
 
 // container is the sidecar of a tier. There is no probe that the pod's start or readiness would wait for, and no hook: the
 // agent sends what it has when it is told to end, a native one after all others ended.
-func (s *Sidecar) container(tier decide.Tier, native bool) container {
+func (s *Sidecar) container(f form) container {
+	events, alerts, segment := s.spool()
 	c := container{
 		Name:  decide.Sidecar,
 		Image: s.Image,
 		SecurityContext: security{
-			User: -1, NonRoot: tier != decide.Full, ReadOnlyRoot: true,
+			User: -1, NonRoot: f.tier != decide.Full, ReadOnlyRoot: true,
 			Capabilities: capabilities{Drop: []string{"ALL"}}, Seccomp: seccompProfile{"RuntimeDefault"},
 		},
-		Ports: []port{{"apss-metrics", s.Port, "TCP"}},
-		Resources: resources{
-			Requests: amount{canonical(s.Request.CPU), canonical(s.Request.Memory), canonical(s.Spool)},
-			Limits:   amount{canonical(s.Limit.CPU), canonical(s.Limit.Memory), canonical(s.Spool)},
-		},
+		Ports:        []port{{"apss-metrics", s.Port, "TCP"}},
+		Resources:    resources{Requests: amount{Storage: canonical(s.Spool)}},
 		VolumeMounts: []volumeMount{{decide.SpoolVolume, spoolPath, false}, {decide.TokenVolume, tokenPath, true}},
 		Env: []env{
 			{Name: "WORKLOAD", Value: "@workload@"},
@@ -182,8 +183,22 @@ func (s *Sidecar) container(tier decide.Tier, native bool) container {
 			{Name: "RELAY_TOKEN_FILE", Value: tokenPath + "/token"},
 			{Name: "HTTP_ADDR", Value: ":" + strconv.Itoa(s.Port)},
 			{Name: "SPOOL_DIR", Value: spoolPath + "/spool"},
+			{Name: "SPOOL_MAX_BYTES", Value: events},
+			{Name: "SPOOL_ALERTS_MAX_BYTES", Value: alerts},
+			{Name: "SPOOL_SEGMENT_BYTES", Value: segment},
 			{Name: "STATE_DIR", Value: spoolPath + "/state"},
 		},
+	}
+	if f.silent {
+		c.Ports = nil
+		c.Env[slices.IndexFunc(c.Env, func(e env) bool { return e.Name == "HTTP_ADDR" })].Value = "off"
+	}
+	if f.capped {
+		c.Resources.Limits.Storage = canonical(s.Spool)
+	}
+	if !f.pooled {
+		c.Resources.Requests.CPU, c.Resources.Requests.Memory = canonical(s.Request.CPU), canonical(s.Request.Memory)
+		c.Resources.Limits.CPU, c.Resources.Limits.Memory = canonical(s.Limit.CPU), canonical(s.Limit.Memory)
 	}
 	if s.RelayCA != "" {
 		c.Env = append(c.Env, env{Name: "RELAY_CA", Value: s.RelayCA})
@@ -196,13 +211,26 @@ func (s *Sidecar) container(tier decide.Tier, native bool) container {
 			c.Env = append(c.Env, e)
 		}
 	}
-	if native {
+	if f.native {
 		c.RestartPolicy = "Always"
 	}
-	if tier == decide.Full {
+	if f.tier == decide.Full {
 		c.SecurityContext.Capabilities.Add = []string{"SYS_PTRACE", "DAC_OVERRIDE"}
 	}
 	return c
+}
+
+// minSpool leaves the agent files of a sensible size.
+const minSpool = 8 << 20
+
+// spool divides the volume between the agent's events, its alerts, a file that is begun in each, and what its sensors
+// remember: the kubelet evicts the pod, and the application with it, when a volume exceeds its size
+// (https://kubernetes.io/docs/concepts/storage/volumes/#emptydir).
+func (s *Sidecar) spool() (events, alerts, segment string) {
+	v := resource.MustParse(s.Spool) // Validate has seen it
+	part := v.Value() / 16
+	text := func(n int64) string { return strconv.FormatInt(n, 10) }
+	return text(8 * part), text(2 * part), text(min(part, 4<<20))
 }
 
 // canonical writes a quantity as the API server does.

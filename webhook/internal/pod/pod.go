@@ -63,6 +63,7 @@ type Spec struct {
 	RestartPolicy         string       `json:"restartPolicy"`
 	OS                    OS           `json:"os"`
 	NodeSelector          NodeSelector `json:"nodeSelector"`
+	Resources             *struct{}    `json:"resources"` // of the pod as a whole, from Kubernetes 1.34 on
 	SecurityContext       Security     `json:"securityContext"`
 	InitContainers        []Container  `json:"initContainers"`
 	Containers            []Container  `json:"containers"`
@@ -89,6 +90,23 @@ type Security struct {
 type Container struct {
 	Name            string            `json:"name"`
 	SecurityContext ContainerSecurity `json:"securityContext"`
+	Ports           []Port            `json:"ports"`
+	Resources       Resources         `json:"resources"`
+}
+
+// Port is one that a container says it listens on.
+type Port struct {
+	Number int64 `json:"containerPort"`
+}
+
+// Resources are a container's.
+type Resources struct {
+	Limits Limits `json:"limits"`
+}
+
+// Limits are a container's, as far as they bound its pod; a quantity may be written as a number.
+type Limits struct {
+	Storage jsontext.Value `json:"ephemeral-storage"`
 }
 
 // ContainerSecurity is a container's securityContext.

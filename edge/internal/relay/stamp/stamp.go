@@ -39,6 +39,9 @@ type Claim struct{ Member, Value string }
 // maxClaim bounds what is kept of a claim: names in Kubernetes have at most 253 bytes (RFC 1123 subdomains).
 const maxClaim = 253
 
+// maxClaims bounds those that are kept of an event: there are thousands of ways to write five names.
+const maxClaims = 16
+
 // Stamp writes one identity. Safe for concurrent use.
 type Stamp struct {
 	place  Place
@@ -142,7 +145,9 @@ func (s *Stamp) rebuild(dst []byte, raw event.Raw) ([]byte, event.Severity, []Cl
 		name, lookalike := s.lookalike(raw[w.name:w.nameEnd])
 		value := raw[w.value:w.end]
 		if lookalike {
-			claims = append(claims, Claim{clip(string(unquote(name))), clip(text(value))})
+			if len(claims) < maxClaims {
+				claims = append(claims, Claim{clip(string(unquote(name))), clip(text(value))})
+			}
 			continue
 		}
 		if i := indexOf(name); i >= 0 {
@@ -163,7 +168,7 @@ func (s *Stamp) rebuild(dst []byte, raw event.Raw) ([]byte, event.Severity, []Cl
 
 // claimed adds what value says of member i, if it says anything else.
 func (s *Stamp) claimed(claims []Claim, i int, value []byte) []Claim {
-	if v := text(value); v != "" && v != s.values[i] {
+	if v := text(value); v != "" && v != s.values[i] && len(claims) < maxClaims {
 		return append(claims, Claim{members[i], clip(v)})
 	}
 	return claims

@@ -65,6 +65,26 @@ func TestEvent(t *testing.T) {
 	}
 }
 
+// An event may hold thousands of names that look like five; what is kept of them is bounded.
+func TestClaimsAreFew(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"pod_name":"q"`)
+	for i := range 1 << len("cluster") {
+		name := []byte("cluster")
+		for j := range name {
+			if i>>j&1 != 0 {
+				name[j] -= 'a' - 'A'
+			}
+		}
+		b.WriteString(`,"` + string(name) + `":"other"`)
+	}
+	b.WriteString("}")
+	_, _, claims, err := stamp.New(place).Event(nil, event.Raw(b.String()))
+	if err != nil || len(claims) == 0 || len(claims) > 16 {
+		t.Errorf("got %d claims, %v, want 16 at most", len(claims), err)
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	for _, in := range []string{``, ` `, `[]`, `{`, `{"a"`, `{"a"}`, `{"a":`, `{"a":1`, `{"a":"`, `{"a":"\`, `{"a":[`, `{"a":[1`, `{"a":1 "b":2}`, `{a:1}`, `{"a":}`, `{"POD_NAME":1,`,
 		`{"a":01}`, `{"a":1.}`, `{"a":-}`, `{"a":1e}`, `{"a":tru}`, `{"a":"\x"}`, `{"a":"\ud800"}`, `{"a":"\ud800\u0041"}`, `{"a":"\udc00"}`, "{\"a\":\"\n\"}",

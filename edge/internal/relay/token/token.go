@@ -7,7 +7,8 @@
 //
 // What was proved is kept until the token expires, and asked again every [Config.Fresh]: a deleted pod's token is refused
 // from then on. While the API server cannot be asked, what is kept goes on to hold, and what is not is [ErrUnavailable].
-// One review at a time is under way for a token, and reviews are limited in all.
+// One review at a time is under way for a token, and reviews are limited in all. What is refused is limited by the address
+// that it comes from: one pod that makes up tokens does not use up the reviews of all others.
 //
 // Limits: at most [maxKept] proofs and as many refusals are kept, by a hash of the token; the token itself is kept nowhere.
 package token
@@ -91,6 +92,7 @@ type Reviewer struct {
 	proofs  map[key]*proof
 	refused map[key]refusal
 	flights map[key]*flight
+	from    map[string]debt
 }
 
 type key [sha256.Size]byte
@@ -136,12 +138,12 @@ func New(c Config) (*Reviewer, error) {
 	}
 	return &Reviewer{
 		c: c, client: client, reviews: rate.NewLimiter(reviewRate, reviewBurst),
-		proofs: map[key]*proof{}, refused: map[key]refusal{}, flights: map[key]*flight{},
+		proofs: map[key]*proof{}, refused: map[key]refusal{}, flights: map[key]*flight{}, from: map[string]debt{},
 	}, nil
 }
 
-// Authenticate returns the pod whose token this is. The error is a *[Refused] or wraps [ErrUnavailable], or ctx's.
-func (r *Reviewer) Authenticate(ctx context.Context, token string) (*Identity, error) {
+// Authenticate returns the pod whose token this is, which came from an address. The error is a *[Refused] or wraps [ErrUnavailable], or ctx's.
+func (r *Reviewer) Authenticate(ctx context.Context, from, token string) (*Identity, error) {
 	if token == "" {
 		return nil, &Refused{"there is no token: send Authorization: Bearer with the pod's projected token"}
 	}
@@ -180,12 +182,12 @@ func (r *Reviewer) Authenticate(ctx context.Context, token string) (*Identity, e
 	f = &flight{done: make(chan struct{})}
 	r.flights[k] = f
 	r.mu.Unlock()
-	r.fly(ctx, k, token, f)
+	r.fly(ctx, k, from, token, f)
 	return f.who, f.err
 }
 
 // fly reviews token and keeps what that came to.
-func (r *Reviewer) fly(ctx context.Context, k key, token string, f *flight) {
+func (r *Reviewer) fly(ctx context.Context, k key, from, token string, f *flight) {
 	f.err = fmt.Errorf("%w: the review broke off", ErrUnavailable) // unless it does not
 	var said claims
 	defer func() {
@@ -204,6 +206,10 @@ func (r *Reviewer) fly(ctx context.Context, k key, token string, f *flight) {
 		f.err = &Refused{why}
 		return
 	}
+	if !r.charge(from, k, time.Now()) {
+		f.err = fmt.Errorf("%w: too many tokens from %s were refused", ErrUnavailable, from)
+		return
+	}
 	// Others wait for the answer, and the next request needs it: it does not end with this one.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
 	defer cancel()
@@ -216,6 +222,9 @@ func (r *Reviewer) fly(ctx context.Context, k key, token string, f *flight) {
 		r.c.Asked(refused)
 	default:
 		r.c.Asked(unavailable)
+	}
+	if no == nil {
+		r.refund(from)
 	}
 }
 
@@ -241,7 +250,7 @@ func (r *Reviewer) keep(k key, f *flight, said *claims) {
 }
 
 // makeRoom sees to it that m takes one more: what is over goes first, then any.
-func makeRoom[V any](m map[key]V, over func(V) bool) {
+func makeRoom[K comparable, V any](m map[K]V, over func(V) bool) {
 	if len(m) < maxKept {
 		return
 	}

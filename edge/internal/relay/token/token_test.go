@@ -90,8 +90,11 @@ func jwt(claims string) string {
 	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
 }
 
+// expires is the same for all tokens of a run: one that is made twice is one.
+var expires = time.Now().Add(time.Hour).Unix()
+
 func good(serial int) string {
-	return jwt(fmt.Sprintf(`{"aud":["apss-relay"],"exp":%d,"jti":"%d","kubernetes.io":{"pod":{"name":"p"}}}`, time.Now().Add(time.Hour).Unix(), serial))
+	return jwt(fmt.Sprintf(`{"aud":["apss-relay"],"exp":%d,"jti":"%d","kubernetes.io":{"pod":{"name":"p"}}}`, expires, serial))
 }
 
 func accepted() authenticationv1.TokenReviewStatus {
@@ -112,12 +115,12 @@ func TestAPodIsWhatTheAPIServerSays(t *testing.T) {
 	a.set(good(2), old)
 	want := token.Identity{Namespace: "shop", Pod: "p", UID: "u1", Node: "n1", ServiceAccount: "till"}
 	for range 3 {
-		if got, err := r.Authenticate(t.Context(), good(1)); err != nil || *got != want {
+		if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || *got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
 	}
 	want.Node = ""
-	if got, err := r.Authenticate(t.Context(), good(2)); err != nil || *got != want {
+	if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); err != nil || *got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	if n := a.reviews.Load(); n != 2 {
@@ -165,7 +168,7 @@ func TestRefused(t *testing.T) {
 				want = 1
 			}
 			for range 3 {
-				_, err := r.Authenticate(t.Context(), c.token)
+				_, err := r.Authenticate(t.Context(), "10.0.0.1", c.token)
 				var no *token.Refused
 				if !errors.As(err, &no) || !strings.Contains(no.Reason, c.want) {
 					t.Errorf("got %v, want a refusal with %q", err, c.want)
@@ -189,12 +192,12 @@ func TestOneReviewAtATime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, err := r.Authenticate(t.Context(), good(1)); err != nil {
+			if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	all.Go(func() { _, _ = r.Authenticate(gone, good(1)) }) // whoever goes away takes nobody's answer along
+	all.Go(func() { _, _ = r.Authenticate(gone, "10.0.0.1", good(1)) }) // whoever goes away takes nobody's answer along
 	cancel()
 	close(a.hold)
 	all.Wait()
@@ -206,19 +209,19 @@ func TestOneReviewAtATime(t *testing.T) {
 func TestWhileTheAPIServerIsDown(t *testing.T) {
 	a, r := start(t, time.Nanosecond) // every look is one too late
 	a.set(good(1), accepted())
-	if _, err := r.Authenticate(t.Context(), good(1)); err != nil {
+	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
 		t.Fatal(err)
 	}
 	a.down.Store(true)
 	for range 3 {
-		if got, err := r.Authenticate(t.Context(), good(1)); err != nil || got.Pod != "p" {
+		if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || got.Pod != "p" {
 			t.Errorf("known before: got %v, %v", got, err)
 		}
 	}
 	if n := a.reviews.Load(); n != 2 {
 		t.Errorf("got %d reviews, want one more and then a pause", n)
 	}
-	if _, err := r.Authenticate(t.Context(), good(2)); !errors.Is(err, token.ErrUnavailable) {
+	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); !errors.Is(err, token.ErrUnavailable) {
 		t.Errorf("not known: got %v, want ErrUnavailable", err)
 	}
 }
@@ -226,21 +229,48 @@ func TestWhileTheAPIServerIsDown(t *testing.T) {
 func TestADeletedPodIsRefusedWhenItIsAskedAgain(t *testing.T) {
 	a, r := start(t, time.Nanosecond)
 	a.set(good(1), accepted())
-	if _, err := r.Authenticate(t.Context(), good(1)); err != nil {
+	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
 		t.Fatal(err)
 	}
 	a.set(good(1), authenticationv1.TokenReviewStatus{Error: "the pod is gone"})
 	var no *token.Refused
-	if _, err := r.Authenticate(t.Context(), good(1)); !errors.As(err, &no) {
+	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
 		t.Errorf("got %v, want a refusal", err)
 	}
 	a.down.Store(true)
-	if _, err := r.Authenticate(t.Context(), good(1)); !errors.As(err, &no) {
+	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
 		t.Errorf("got %v, want it to be refused still", err)
 	}
 }
 
 // FuzzAuthenticate has the API server refuse everything: no bytes may come through, and no claims may crash.
+// Who sends made-up tokens uses up its own reviews, and nobody else's.
+func TestAFloodOfForgedTokens(t *testing.T) {
+	const allowed = 500
+	a, r := start(t, time.Hour)
+	a.set(good(-1), accepted())
+	a.set(good(-2), accepted())
+	var unavailable int
+	for i := range 2 * allowed {
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(i)); errors.Is(err, token.ErrUnavailable) {
+			unavailable++
+		} else if err == nil {
+			t.Fatal("a forged token is accepted")
+		}
+	}
+	if n := a.reviews.Load(); unavailable == 0 || n >= 2*allowed {
+		t.Errorf("got %d reviews of %d forged tokens, want fewer", n, 2*allowed)
+	}
+	if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-1)); err != nil {
+		t.Errorf("a good token from elsewhere: %v", err)
+	}
+	for range 2 * allowed { // a good one costs nothing
+		if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func FuzzAuthenticate(f *testing.F) {
 	f.Add(`{"aud":["apss-relay"],"exp":4000000000,"kubernetes.io":{"pod":{"name":"p"}}}`)
 	f.Add(`{"aud":"apss-relay","exp":1e300}`)
@@ -254,7 +284,7 @@ func FuzzAuthenticate(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, claims string) {
 		for _, text := range []string{claims, jwt(claims)} {
-			who, err := r.Authenticate(t.Context(), text)
+			who, err := r.Authenticate(t.Context(), "10.0.0.1", text)
 			var no *token.Refused
 			if who != nil || !errors.As(err, &no) && !errors.Is(err, token.ErrUnavailable) {
 				t.Fatalf("got %v, %v", who, err)

@@ -127,8 +127,13 @@ resources:
 {{- $but := concat .but (list "PUBSUB_PROJECT_ID" "CLUSTER_NAME" "EVENTS_TOPIC" "ALERTS_TOPIC" "PUBSUB_EMULATOR_HOST" "POD_NAME" "POD_NAMESPACE" "NODE_NAME") -}}
 {{- range $name, $value := .env }}
 {{- if has $name $but }}{{ fail (printf "%s.env.%s: the chart sets it, by a value of its own (helm show values)" $.of $name) }}{{ end }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name }}, value: {{ include "apss.text" $value | quote }}}
 {{- end }}
+{{- end }}
+
+{{/* A value as a person wrote it: numbers of a values file are of floating point, 16777216 would be 1.6777216e+07. Programs take no blanks around it. */}}
+{{- define "apss.text" -}}
+{{- if kindIs "float64" . }}{{ if eq (floor .) . }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ toString . | trim }}{{ end -}}
 {{- end }}
 
 {{/* NAME=value;NAME=value */}}
@@ -136,7 +141,7 @@ resources:
 {{- $pairs := list -}}
 {{- range $name, $value := . -}}
 {{- if or (contains ";" (toString $value)) (contains "\n" (toString $value)) }}{{ fail (printf "agent.env.%s: %q has a semicolon or a line end, which settings of sidecars cannot have" $name (toString $value)) }}{{ end -}}
-{{- $pairs = append $pairs (printf "%s=%v" $name $value) -}}
+{{- $pairs = append $pairs (printf "%s=%s" $name (include "apss.text" $value)) -}}
 {{- end -}}
 {{- join ";" $pairs -}}
 {{- end }}
