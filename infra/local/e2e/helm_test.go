@@ -48,7 +48,7 @@ func TestChartSidecars(t *testing.T) {
 	target.figures(map[string]place{
 		"webhook": {r.namespace, webhooks[0].Name, 8080}, "relay": {r.namespace, relays[0].Name, 8080}, "sidecar": {target.namespace, "idle", 9787},
 	})
-	r.testAndUninstall()
+	r.testAndUninstall("")
 }
 
 // TestChartNode installs the chart as on GKE Standard, and sees what a pod without a sidecar does.
@@ -56,7 +56,7 @@ func TestChartNode(t *testing.T) {
 	c := open(t)
 	in := c.inbox()
 	port := freePort(t)
-	r := c.release("mode=node", "pubsubEmulator="+in.addr, fmt.Sprintf("agent.port=%d", port), "agent.stateDir="+t.TempDir(), "agent.env.ALERT_WINDOW=0s")
+	r := c.release("mode=node", "pubsubEmulator="+in.addr, fmt.Sprintf("agent.port=%d", port), "agent.stateDir="+t.TempDir(), "agent.mountPropagation=None", "agent.env.ALERT_WINDOW=0s")
 	nodes, err := c.client.CoreV1().Nodes().List(c.patience(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestChartNode(t *testing.T) {
 		t.Error("the pod has a sidecar: the agent of the node proved nothing")
 	}
 	r.figures(map[string]place{"node_agent": {r.namespace, agents[0].Name, port}})
-	r.testAndUninstall()
+	r.testAndUninstall("node_")
 }
 
 // TestChartRefuses: helm says what is missing, and leaves nothing in the cluster.

@@ -100,8 +100,8 @@ func (r *release) command(verb string, values ...string) []string {
 	return args
 }
 
-// testAndUninstall runs helm test, takes the release away and looks for what stayed.
-func (r *release) testAndUninstall() {
+// testAndUninstall runs helm test, takes the release away and looks for what stayed. The figure is called after kind.
+func (r *release) testAndUninstall(kind string) {
 	r.t.Helper()
 	out, err := r.helm(r.t.Context(), "test", "apss", "--logs")
 	if err != nil || !strings.Contains(out, "confirmed after") {
@@ -119,7 +119,7 @@ func (r *release) testAndUninstall() {
 		}
 		return err
 	})
-	r.bench("uninstall_to_nothing", time.Since(began).Seconds(), "s")
+	r.bench(kind+"uninstall_to_nothing", time.Since(began).Seconds(), "s")
 }
 
 // left are the objects of any kind in the namespace of r, but for those of every namespace, and the ones in no namespace
