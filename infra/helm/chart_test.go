@@ -65,6 +65,7 @@ func everyCI(t *testing.T, test func(t *testing.T, v values)) {
 // TestManifests: all that is rendered is what Kubernetes knows, in our namespace or in none, labelled as ours.
 func TestManifests(t *testing.T) {
 	everyCI(t, func(t *testing.T, v values) {
+		t.Helper()
 		r := mustRender(t, v, "monitoring.googleapis.com/v1/PodMonitoring", "monitoring.coreos.com/v1/ServiceMonitor")
 		seen := map[string]bool{}
 		for _, o := range r.objects {
@@ -108,6 +109,7 @@ func TestPodSecurity(t *testing.T) {
 	}
 	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
 	everyCI(t, func(t *testing.T, v values) {
+		t.Helper()
 		for _, p := range mustRender(t, v).pods(t) {
 			result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &p.template.ObjectMeta, &p.template.Spec))
 			if strings.HasPrefix(p.name, "DaemonSet/") {
@@ -232,6 +234,7 @@ type schema struct {
 }
 
 func (s *schema) hold(t *testing.T, path string, v any) {
+	t.Helper()
 	object, ok := v.(map[string]any)
 	if !ok || s.Properties == nil {
 		return

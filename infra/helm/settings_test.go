@@ -43,6 +43,7 @@ func known(t *testing.T, program string) []string {
 func TestSettings(t *testing.T) {
 	var settings sync.Map
 	everyCI(t, func(t *testing.T, v values) {
+		t.Helper()
 		for _, p := range mustRender(t, v).pods(t) {
 			for _, c := range p.template.Spec.Containers {
 				names, ok := settings.Load(c.Name)

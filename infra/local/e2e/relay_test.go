@@ -375,6 +375,7 @@ func oneEvent() *event.Event {
 
 // tokens proves that a token is good for the relay as long as its pod lives, and that no other is.
 func (w *world) tokens(t *testing.T) {
+	t.Helper()
 	doomed := w.pod("doomed", w.container("app", 1000, nil, "/bin/witness", "app"))
 	w.run(doomed)
 	good := w.token(t, "doomed", "apss-relay")
@@ -415,6 +416,7 @@ func (w *world) tokens(t *testing.T) {
 
 // restart replaces the relay's pod while events come in, and looks for each that it answered with 200 at Pub/Sub.
 func (w *world) restart(t *testing.T) {
+	t.Helper()
 	token := w.token(t, "honest", "apss-relay")
 	var (
 		accepted sync.Map

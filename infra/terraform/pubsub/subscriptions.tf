@@ -34,13 +34,14 @@ resource "google_pubsub_subscription" "way" {
   }
 }
 
-# The heartbeats, by which silent agents are found. No filter, because all events count as a sign of life; no dead letters,
-# because the other subscriptions have the same messages.
+# The heartbeats, by which silent agents are found: messages that hold one say so in an attribute. No dead letters, because the
+# other subscriptions have the same messages.
 resource "google_pubsub_subscription" "agents" {
   project                    = var.project
   name                       = "apss-events-agents"
   topic                      = google_pubsub_topic.way["events"].id
   labels                     = var.labels
+  filter                     = "attributes:heartbeats OR attributes:\"ce-canary\""
   ack_deadline_seconds       = var.deadlines.ack
   message_retention_duration = "${var.deadlines.keep}s"
 

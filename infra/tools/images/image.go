@@ -189,7 +189,7 @@ func archive(path string, image v1.Image, made time.Time) (err error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := os.ReadFile(p)
+		content, err := os.ReadFile(p) //nolint:gosec // of our own temporary folder
 		if err != nil {
 			return err
 		}

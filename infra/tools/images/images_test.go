@@ -101,10 +101,10 @@ func TestRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		"nothing":     {[]string{"-base", "scratch"}, "no programs"},
-		"a tag":       {[]string{"-base", "gcr.io/distroless/static:nonroot", text}, "by digest"},
-		"missing":     {[]string{"-base", "scratch", text + "-missing"}, "make build"},
-		"no program":  {[]string{"-base", "scratch", text}, "no Go program"},
+		"nothing":    {[]string{"-base", "scratch"}, "no programs"},
+		"a tag":      {[]string{"-base", "gcr.io/distroless/static:nonroot", text}, "by digest"},
+		"missing":    {[]string{"-base", "scratch", text + "-missing"}, "make build"},
+		"no program": {[]string{"-base", "scratch", text}, "no Go program"},
 	} {
 		if err := run(test.args, io.Discard); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, test.want)

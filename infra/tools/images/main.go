@@ -47,7 +47,7 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("no programs: images [flags] bin/apss-agent...")
+		return errors.New("no programs: images [flags] PROGRAM..., for instance bin/apss-agent")
 	}
 	made, err := epoch(os.Getenv("SOURCE_DATE_EPOCH"))
 	if err != nil {
@@ -129,7 +129,7 @@ func say(out io.Writer, name string, image v1.Image) error {
 
 // write writes the archive and the SBOM.
 func (p *program) write(dir string, image v1.Image, version string, made time.Time) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	sbom, err := p.sbom(version, made)
@@ -138,5 +138,5 @@ func (p *program) write(dir string, image v1.Image, version string, made time.Ti
 	}
 	return errors.Join(
 		archive(filepath.Join(dir, p.name+".tar"), image, made),
-		os.WriteFile(filepath.Join(dir, p.name+".spdx.json"), sbom, 0o644))
+		os.WriteFile(filepath.Join(dir, p.name+".spdx.json"), sbom, 0o600)) //nolint:gosec // the folder that was asked for
 }
