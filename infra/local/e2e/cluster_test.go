@@ -67,9 +67,15 @@ func open(t *testing.T) *cluster {
 // other returns another namespace of the same cluster, with these labels.
 func (c *cluster) other(labels map[string]string) *cluster {
 	c.t.Helper()
+	return c.called("apss-e2e-", labels)
+}
+
+// called is other, with a name that begins like this.
+func (c *cluster) called(prefix string, labels map[string]string) *cluster {
+	c.t.Helper()
 	client, next := c.client, *c
 	c = &next
-	ns, err := client.CoreV1().Namespaces().Create(c.patience(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "apss-e2e-", Labels: labels}}, metav1.CreateOptions{})
+	ns, err := client.CoreV1().Namespaces().Create(c.patience(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Labels: labels}}, metav1.CreateOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -90,38 +96,46 @@ func (c *cluster) other(labels map[string]string) *cluster {
 }
 
 // loaded makes one image of our programs for all tests and loads it into the cluster.
-var loaded = sync.OnceValues(func() (name string, err error) {
+var loaded = sync.OnceValues(func() (string, error) {
+	name := fmt.Sprintf("apss.local/e2e:%d", time.Now().UnixNano())
+	return name, load(name, `["/bin/apss-agent"]`, map[string]string{
+		"bin/apss-agent": "apss-agent", "bin/apss-relay": "apss-relay", "bin/apss-webhook": "apss-webhook",
+		"bin/witness": "witness", "bin/nginx": "witness", "bin/sh": "witness",
+	})
+})
+
+// load makes an image of these programs of bin/, by their paths in it, and loads it into the cluster.
+func load(name, entrypoint string, programs map[string]string) (err error) {
 	dir, err := os.MkdirTemp("", "apss-e2e-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	for path, content := range map[string]string{"etc/passwd": "root:x:0:0::/:/nologin\n", "tmp/.keep": "", "usr/bin/.keep": ""} {
 		if err := write(filepath.Join(dir, path), []byte(content), 0o644); err != nil {
-			return "", err
+			return err
 		}
 	}
-	for _, program := range []string{"apss-agent", "apss-relay", "apss-webhook", "witness"} {
+	for path, program := range programs {
 		content, err := os.ReadFile(filepath.Join(bin, program))
 		if err != nil {
-			return "", fmt.Errorf("%w: run make e2e", err)
+			return fmt.Errorf("%w: run make e2e", err)
 		}
-		if err := write(filepath.Join(dir, "bin", program), content, 0o755); err != nil {
-			return "", err
+		if err := write(filepath.Join(dir, path), content, 0o755); err != nil {
+			return err
 		}
 	}
-	name = fmt.Sprintf("apss.local/e2e:%d", time.Now().UnixNano())
-	command := append(strings.Fields(os.Getenv("APSS_E2E_LOAD")), name, dir, `["/bin/apss-agent"]`)
+	command := append(strings.Fields(os.Getenv("APSS_E2E_LOAD")), name, dir, entrypoint)
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("APSS_E2E_LOAD: %w: %s", err, out)
+		return fmt.Errorf("APSS_E2E_LOAD: %w: %s", err, out)
 	}
-	return name, nil
-})
+	return nil
+}
 
 func write(path string, content []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -71,7 +71,7 @@ func (c *cluster) deployWebhook(replicas int32, env map[string]string) *webhook 
 	w.configure()
 
 	settings := map[string]string{
-		"SIDECAR_IMAGE": c.image, "SIDECAR_ANY_IMAGE": "true", "SIDECAR_CPU_REQUEST": "5m", "SIDECAR_ENV": "PUBLISHER:stdout,HEARTBEAT_INTERVAL:2s",
+		"SIDECAR_IMAGE": c.image, "SIDECAR_ANY_IMAGE": "true", "SIDECAR_CPU_REQUEST": "5m", "SIDECAR_ENV": "PUBLISHER=stdout;HEARTBEAT_INTERVAL=2s",
 		"PUBLISHER": "stdout", "WEBHOOK_CONFIGURATION": w.namespace, "COVERAGE_INTERVAL": "10s", "DRAIN_DELAY": "3s", "CLUSTER_NAME": "e2e",
 	}
 	maps.Copy(settings, env)

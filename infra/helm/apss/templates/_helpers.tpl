@@ -147,7 +147,7 @@ resources:
 {{- end }}
 
 {{- define "apss.relay" -}}
-https://{{ include "apss.name" . }}-relay.{{ .Release.Namespace }}.svc:8444
+https://{{ .Values.relay.clusterIP | default (printf "%s-relay.%s.svc" (include "apss.name" .) .Release.Namespace) }}:8444
 {{- end }}
 
 {{- define "apss.budget" -}}

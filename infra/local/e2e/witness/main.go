@@ -3,6 +3,8 @@
 //
 //	witness app [MARK [FILE]]       live; with a mark, run "witness mark MARK" twice a second, and write it to a file
 //	witness mark MARK               live for a moment
+//	nginx intrude N                 be a web server that is made to run a shell, once a second, N times, which knows when
+//	sh -c COMMAND                   live for a moment
 //	witness look                    print, as JSON, what of each process in view may be read
 //	witness after N COMMAND...      wait until N applications are in view, then become COMMAND
 package main
@@ -46,7 +48,9 @@ func run(args []string) error {
 	switch {
 	case len(args) >= 1 && len(args) <= 3 && args[0] == "app":
 		return app(ctx, args[1:])
-	case len(args) == 2 && args[0] == "mark":
+	case len(args) == 2 && args[0] == "intrude":
+		return intrude(ctx, args[1])
+	case len(args) == 2 && (args[0] == "mark" || args[0] == "-c"):
 		pause(ctx, 100*time.Millisecond)
 		return nil
 	case len(args) == 1 && args[0] == "look":
@@ -80,6 +84,21 @@ func app(ctx context.Context, mark []string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func intrude(ctx context.Context, times string) error {
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		return err
+	}
+	for range n {
+		pause(ctx, time.Second)
+		if err := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("id # deed %d", time.Now().UnixNano())).Run(); err != nil && ctx.Err() == nil { //nolint:gosec // ourselves
+			return err
+		}
+	}
+	<-ctx.Done()
 	return nil
 }
 
