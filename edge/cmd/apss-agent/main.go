@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -85,6 +86,20 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
+// listen returns where /metrics and the probes are served, nil for nowhere. An address that is taken ends nothing: in a
+// sidecar it may be the application's, and an agent that cannot be asked still sees. Where probes ask, they tell.
+func listen(ctx context.Context, address string, log *slog.Logger) net.Listener {
+	if address == off {
+		return nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		log.Error("there is no /metrics and there are no probes: set HTTP_ADDR to another address, or to off", "error", err.Error())
+		return nil
+	}
+	return l
+}
+
 // run runs the agent until ctx ends.
 func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error) {
 	limitMemory(s)
@@ -109,11 +124,8 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	}
 	dial := x.dialer()
 	net.DefaultResolver.PreferGo, net.DefaultResolver.Dial = true, dial.DialContext // for look-ups make connections too
-	var listener net.Listener
-	if s.HTTPAddr != off {
-		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.HTTPAddr); err != nil {
-			return fmt.Errorf("listening for /metrics and probes (set HTTP_ADDR to another address, or to off): %w", err)
-		}
+	listener := listen(ctx, s.HTTPAddr, tel.Logger())
+	if listener != nil {
 		defer listener.Close()
 	}
 	view, err := tier.Look(s.Proc)
