@@ -201,7 +201,7 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 		return err
 	}
 	for name, check := range map[string]func() error{
-		"cluster": p.cluster.Ready, "certificates": p.certs.Ready,
+		"injection": p.ready, "certificates": p.certs.Ready,
 		"draining": func() error {
 			if p.ending.Load() {
 				return errors.New("the end was asked for")
