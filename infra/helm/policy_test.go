@@ -22,6 +22,7 @@ func TestPolicyParameters(t *testing.T) {
 	}
 	got := map[string]chart{}
 	everyCI(t, func(t *testing.T, v values) {
+		t.Helper()
 		c := chart{Webhook: map[string]string{}}
 		for _, o := range mustRender(t, v).objects {
 			switch o := typed(t, o).(type) {
