@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"slices"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 )
 
 var update = flag.Bool("update", false, "write the golden file")
@@ -17,13 +18,13 @@ var update = flag.Bool("update", false, "write the golden file")
 // of the webhook that makes them. The webhook's own tests hold the two against each other: it is a module of its own.
 func TestPolicyParameters(t *testing.T) {
 	type chart struct {
-		Webhook    map[string]string `json:"webhook"`    // its environment
-		Parameters map[string]string `json:"parameters"` // of the policy
+		Webhook    map[string]string          `json:"webhook"`    // its environment
+		Parameters map[string]json.RawMessage `json:"parameters"` // of the policy
 	}
 	got := map[string]chart{}
 	everyCI(t, func(t *testing.T, v values) {
 		t.Helper()
-		c := chart{Webhook: map[string]string{}}
+		c := chart{Webhook: map[string]string{}, Parameters: map[string]json.RawMessage{}}
 		for _, o := range mustRender(t, v).objects {
 			switch o := typed(t, o).(type) {
 			case *appsv1.Deployment:
@@ -38,9 +39,11 @@ func TestPolicyParameters(t *testing.T) {
 					}
 					c.Webhook[e.Name] = e.Value
 				}
-			case *corev1.ConfigMap:
-				if o.Name == "apss-sidecar" {
-					c.Parameters = o.Data
+			case *admissionv1.ValidatingAdmissionPolicy:
+				for _, v := range o.Spec.Variables {
+					if slices.Contains([]string{"images", "env", "audience"}, v.Name) {
+						c.Parameters[v.Name] = json.RawMessage(v.Expression) // of CEL, and JSON
+					}
 				}
 			}
 		}

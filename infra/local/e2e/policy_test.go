@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -16,18 +17,12 @@ import (
 func (w *webhook) policy() {
 	w.t.Helper()
 	ctx, admission := w.patience(), w.client.AdmissionregistrationV1()
-	_, err := w.client.CoreV1().ConfigMaps(w.namespace).Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "apss-sidecar"},
-		Data: map[string]string{
-			"images": w.image + "\n", "audience": "apss-relay",
-			"env": strings.Join([]string{
-				"CLUSTER_NAME=e2e", "PUBLISHER=stdout", "CONTROLLER_ENDPOINT=https://apss-relay." + w.namespace + ".svc:8444", "RELAY_TOKEN_FILE=/var/run/secrets/apss/token",
-				"HTTP_ADDR=:18080", "SPOOL_DIR=/var/lib/apss/spool", "STATE_DIR=/var/lib/apss/state", "HEARTBEAT_INTERVAL=2s",
-			}, "\n"),
+	set := map[string]any{
+		"images": []string{w.image}, "audience": "apss-relay",
+		"env": []string{
+			"CLUSTER_NAME=e2e", "PUBLISHER=stdout", "CONTROLLER_ENDPOINT=https://apss-relay." + w.namespace + ".svc:8444", "RELAY_TOKEN_FILE=/var/run/secrets/apss/token",
+			"HTTP_ADDR=:18080", "SPOOL_DIR=/var/lib/apss/spool", "STATE_DIR=/var/lib/apss/state", "HEARTBEAT_INTERVAL=2s",
 		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		w.t.Fatal(err)
 	}
 	for _, o := range charted(w.t, "sidecar-policy.yaml", func(kind string) runtime.Object {
 		if kind == "ValidatingAdmissionPolicy" {
@@ -38,6 +33,16 @@ func (w *webhook) policy() {
 		switch p := o.(type) {
 		case *admissionv1.ValidatingAdmissionPolicy:
 			p.Name = w.namespace
+			for i := range p.Spec.Variables {
+				v := &p.Spec.Variables[i]
+				if value, ok := set[v.Name]; ok {
+					b, err := json.Marshal(value)
+					if err != nil {
+						w.t.Fatal(err)
+					}
+					v.Expression = string(b)
+				}
+			}
 			if _, err := admission.ValidatingAdmissionPolicies().Create(ctx, p, metav1.CreateOptions{}); err != nil {
 				w.t.Fatal(err)
 			}
@@ -49,7 +54,7 @@ func (w *webhook) policy() {
 				}
 			})
 		case *admissionv1.ValidatingAdmissionPolicyBinding:
-			p.Name, p.Spec.PolicyName, p.Spec.ParamRef.Namespace = w.namespace, w.namespace, w.namespace
+			p.Name, p.Spec.PolicyName = w.namespace, w.namespace
 			p.Spec.MatchResources.NamespaceSelector.MatchLabels = map[string]string{labelTest: w.namespace}
 			if _, err := admission.ValidatingAdmissionPolicyBindings().Create(ctx, p, metav1.CreateOptions{}); err != nil {
 				w.t.Fatal(err)

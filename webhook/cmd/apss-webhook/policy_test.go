@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,7 +21,13 @@ func TestPolicyParameters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var charts map[string]struct{ Webhook, Parameters map[string]string }
+	var charts map[string]struct {
+		Webhook    map[string]string
+		Parameters struct {
+			Images, Env []string
+			Audience    string
+		}
+	}
 	if err := json.Unmarshal(b, &charts); err != nil || len(charts) < 2 {
 		t.Fatalf("%d charts, %v", len(charts), err)
 	}
@@ -59,7 +64,7 @@ func TestPolicyParameters(t *testing.T) {
 			if err := json.Unmarshal(patched, &p); err != nil {
 				t.Fatal(err)
 			}
-			sidecar, lines := p.Spec.InitContainers[0], strings.Split(strings.TrimSuffix(c.Parameters["env"], "\n"), "\n")
+			sidecar, lines := p.Spec.InitContainers[0], c.Parameters.Env
 			var got []string
 			for _, e := range sidecar.Env {
 				line := e.Name + "=" + e.Value
@@ -71,11 +76,11 @@ func TestPolicyParameters(t *testing.T) {
 			if !slices.Equal(got, lines) {
 				t.Errorf("the sidecar has the settings\n%q\nand the policy wants\n%q", got, lines)
 			}
-			if images := strings.Split(c.Parameters["images"], "\n"); !slices.Contains(images, sidecar.Image) {
+			if images := c.Parameters.Images; !slices.Contains(images, sidecar.Image) {
 				t.Errorf("the policy's images are %q, the sidecar's is %s", images, sidecar.Image)
 			}
-			if got := p.Spec.Volumes[1].Projected.Sources[0].ServiceAccountToken.Audience; got != c.Parameters["audience"] {
-				t.Errorf("the token is for %q, the policy wants %q", got, c.Parameters["audience"])
+			if got := p.Spec.Volumes[1].Projected.Sources[0].ServiceAccountToken.Audience; got != c.Parameters.Audience {
+				t.Errorf("the token is for %q, the policy wants %q", got, c.Parameters.Audience)
 			}
 		})
 	}
