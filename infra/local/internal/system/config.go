@@ -183,7 +183,7 @@ func freePort(p int) (int, error) {
 	if p != 0 {
 		return p, nil
 	}
-	const first, last, tries = 10_000, 30_000, 100
+	const first, last, tries = 12_000, 30_000, 100
 	var err error
 	for range tries {
 		p := first + rand.IntN(last-first) //nolint:gosec // no secret
