@@ -2,7 +2,7 @@
 //
 // It also tells who may have done it, shows what changed in small texts, and tells who opens what is secret.
 //
-// It wakes on the kernel's inotify events through fsnotify. Those say neither who, nor what, nor when a write ended, so
+// It wakes on the kernel's inotify events. Those say neither who, nor what, nor when a write ended, so
 // each is only a hint: the sensor lets a path come to rest, takes its state (stat, and a SHA-256 of its content), and
 // reports in what it differs from the baseline, its own record of every file. A change of content is one file_modify
 // and not one per write; a touch that leaves content, mode and owner as they were is no event.

@@ -269,7 +269,7 @@ func (s *Sensor) enter(b *batch, n *node, c cause) {
 		f.polled = true
 		return
 	}
-	w, fresh, err := s.watches.of(place)
+	w, fresh, err := s.watches.of(place, true)
 	if err == nil && !fresh && c.renew {
 		if err = s.watches.renew(w); err != nil {
 			s.watches.drop(w)

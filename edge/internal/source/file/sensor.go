@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/time/rate"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -101,17 +100,17 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	watcher, err := fsnotify.NewWatcher()
+	notifier, err := newNotifier()
 	if err == nil {
-		s.watches.fs = watcher
-		if s.hints.fence, err = newFence(watcher); err == nil {
+		s.watches.fs = notifier
+		if s.hints.fence, err = newFence(notifier); err == nil {
 			defer s.hints.fence.file.Close()
 		} else {
 			s.config.Logger.Warn("a rename may be told as a delete and a create", "error", err)
 		}
-		wg.Go(func() { s.hints.pump(watcher) })
+		wg.Go(func() { s.hints.pump(notifier) })
 		wg.Go(func() { s.writers.run(ctx) })
-		defer watcher.Close()
+		defer notifier.close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
