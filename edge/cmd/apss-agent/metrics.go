@@ -53,6 +53,8 @@ func allFigures() []figure {
 	})
 	add(false, "process.exits", "{event}", "processes that ended", func(f *figures) int64 { return int64(f.process.Exits) })
 	add(false, "process.lost", "{announcement}", "announcements that could not be taken", func(f *figures) int64 { return int64(f.process.Lost) })
+	add(false, "process.held_up", "{read}", "reads of processes that the kernel held up", func(f *figures) int64 { return int64(f.process.HeldUp) })
+	add(true, "process.blocked", "{read}", "those that it holds up now", func(f *figures) int64 { return int64(f.process.Blocked) })
 	add(false, "process.redacted", "{credential}", "credentials that were taken out of arguments", func(f *figures) int64 { return int64(f.process.Redacted) })
 	add(true, "process.processes", "{process}", "processes that are known now", func(f *figures) int64 { return int64(f.process.Processes) })
 
