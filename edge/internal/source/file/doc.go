@@ -67,5 +67,5 @@
 // it is only counted (Stats.Transient). A write through a hard link outside the watched paths or through a memory
 // mapping raises no inotify event; the periodic rescan finds it. Content is hashed up to Limits.HashSize at
 // Limits.HashRate; beyond, size and times decide. Network and FUSE file systems do not tell of changes made by others
-// (inotify(7)), and one that hangs stalls the sensor.
+// (inotify(7)), and one that hangs stalls the sensor, reads aside, until it answers; the log and Stats name it.
 package file

@@ -21,6 +21,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		s.pace.rest()
 		select {
 		case <-ctx.Done():
 			s.save(sv, true)

@@ -49,6 +49,7 @@ func (s *Sensor) known(path string) bool {
 
 // refresh finds out anew where r leads and looks there.
 func (s *Sensor) refresh(b *batch, r *root, c cause) {
+	s.pace.at(r.path)
 	var (
 		place string
 		steps []step

@@ -22,6 +22,7 @@ type Sensor struct {
 	made     time.Time
 	counters counters
 	watching atomic.Bool
+	pace     pace
 
 	emit     func(*event.Event)
 	main     *view   // that under Config.Root
@@ -59,6 +60,7 @@ func New(c Config) (*Sensor, error) {
 	s := &Sensor{
 		config:  c,
 		made:    time.Now(),
+		pace:    pace{limit: stallAfter, every: paceEvery},
 		hints:   newHints(c.Settle),
 		polled:  make(map[*node]struct{}),
 		backlog: make(map[*node]origin),
@@ -138,6 +140,7 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 		wg.Go(func() { sv.run(ctx) })
 		defer close(sv.in)
 	}
+	wg.Go(func() { s.oversee(ctx) })
 	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}
