@@ -103,6 +103,8 @@ func TestRules(t *testing.T) {
 			{terraform + "/artifacts.tf", `"roles/storage.objectViewer"`, `"roles/storage.admin"`, "more than anything here needs"},
 			{identities, "member   = google_service_account.push[each.key].member", `member = "allUsers"`, "is for everybody"},
 			{terraform + "/state.tf", "condition {", "lifecycle {", "on the whole project has no condition"},
+			{terraform + "/archive.tf", `"roles/storage.objectCreator"`, `"roles/storage.objectAdmin"`, "more than anything here needs"},
+			{identities, `"google_cloud_run_v2_service_iam_member" "operators"`, `"google_service_account_key" "operators"`, "keys of service accounts"},
 		}},
 		{"Subscriptions", Subscriptions, []mutation{
 			{pubsub + "subscriptions.tf", `ttl = ""`, `ttl = "2678400s"`, "google_pubsub_subscription.way: expires"},
@@ -154,6 +156,28 @@ func TestRules(t *testing.T) {
 		{"Words", Words, []mutation{
 			{"functions/internal/health/agent.go", `"an agent is silent"`, `"an agent says nothing"`, "an agent is silent"},
 			{"functions/internal/health/complain.go", `_canary_age_seconds`, `_canary_age`, "canary_age_seconds"},
+			{terraform + "/monitoring.tf", `field  = "agent_id"`, `field  = "agent_name"`, "a field agent_name"},
+		}},
+		{"Services", Services, []mutation{
+			{terraform + "/services.tf", `    "logging.googleapis.com",`, "", "google_logging_metric.function needs logging.googleapis.com"},
+			{terraform + "/services.tf", `["bigquery.googleapis.com"]`, "[]", "google_bigquery_dataset.archive needs bigquery.googleapis.com"},
+			{terraform + "/budget.tf", `"google_billing_budget" "project"`, `"google_compute_network" "project"`, "which service has google_compute_network is not known"},
+		}},
+		{"Publishers", Publishers, []mutation{
+			{terraform + "/workload_identity.tf", `webhook = ["events"]`, `webhook = ["events", "alerts"]`, "webhook may publish [alerts events], and its settings have [events]"},
+			{terraform + "/workload_identity.tf", `relay = ["events", "alerts"]`, `relay = ["events"]`, "relay may publish [events]"},
+			{"webhook/cmd/apss-webhook/settings.go", "EVENTS_TOPIC, default", "TOPIC, default", "webhook may publish [events], and its settings have []"},
+			{"infra/helm/apss/templates/_helpers.tpl", `}}-{{ .component }}
+`, `}}-of-{{ .component }}
+`, "the chart names its service accounts otherwise"},
+		}},
+		{"Alarms", Alarms, []mutation{
+			{terraform + "/alerts.tf", "    dead_letters = {", "    dead = {", "no policy dead_letters"},
+			{terraform + "/monitoring.tf", "    silent_agents = {", "    agents = {", "no policy silent_agents"},
+			{terraform + "/alerts.tf", "subscription/oldest_unacked_message_age", "subscription/oldest_message_age", "waiting: there is no metric pubsub.googleapis.com/subscription/oldest_message_age"},
+			{terraform + "/dashboard.tf", "run.googleapis.com/request_latencies", "run.googleapis.com/latencies", "dashboard: there is no metric run.googleapis.com/latencies"},
+			{terraform + "/alerts.tf", `\"apss-dead-letters\"`, `\"apss-dead\"`, "dead_letters: there is no apss-dead"},
+			{terraform + "/alerts.tf", `apssctl dlq list`, `apssctl dlq ls`, "there is no use \"dlq ls\" of apssctl"},
 		}},
 	}
 	for _, r := range rules {
