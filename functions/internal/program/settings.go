@@ -1,8 +1,6 @@
 package program
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"regexp"
@@ -86,69 +84,55 @@ const topicPattern = `^(projects/[^/]+/topics/)?[A-Za-z][A-Za-z0-9._~%+-]{2,254}
 
 // Validate reports every setting that is out of range or contradicts another.
 func (s *settings) Validate() error {
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	between := func(name string, v, low, high time.Duration) {
-		if v < low || v > high {
-			fault("%s is %v, want %v to %v", name, v, low, high)
-		}
-	}
+	var f setting.Faults
 	if s.Port == 0 {
-		fault("PORT is 0, want 1 to 65535")
+		f.Add("PORT", "is 0, want 1 to 65535")
 	}
 	topics := regexp.MustCompile(topicPattern)
 	for _, t := range []struct{ key, topic string }{
 		{"DEAD_LETTERS_TOPIC", s.DeadLettersTopic}, {"EVENTS_TOPIC", s.EventsTopic}, {"ALERTS_TOPIC", s.AlertsTopic},
 	} {
 		if t.topic != "" && !topics.MatchString(t.topic) {
-			fault("%s %q is no topic's id or full name", t.key, t.topic)
+			f.Add(t.key, "%q is no topic's id or full name", t.topic)
 		}
 	}
-	between("HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
+	setting.Between(&f, "HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
 	if s.CanaryEvery != 0 {
-		between("HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
+		setting.Between(&f, "HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
 	}
-	between("HEALTH_AGENT_SILENCE", s.Silence, time.Second, 24*time.Hour)
+	setting.Between(&f, "HEALTH_AGENT_SILENCE", s.Silence, time.Second, 24*time.Hour)
 	if host, port, err := net.SplitHostPort(s.Monitoring); s.Monitoring != "cloud" && s.Monitoring != "off" && s.Monitoring != "" {
 		switch {
 		case err != nil || host == "" || port == "":
-			fault("HEALTH_MONITORING %.100q is none of cloud, off and host:port", s.Monitoring)
+			f.Add("HEALTH_MONITORING", "%.100q is none of cloud, off and host:port", s.Monitoring)
 		case !s.Local:
-			fault("HEALTH_MONITORING is the address of a stand-in, which is for local runs (APSS_LOCAL=true): want cloud or off")
+			f.Add("HEALTH_MONITORING", "is the address of a stand-in, which is for local runs (APSS_LOCAL=true): want cloud or off")
 		}
 	}
 	// Longer answers make Pub/Sub push more slowly (cloud.google.com/pubsub/docs/push#push_backoff).
-	between("FORWARD_LINGER", s.Linger, 0, time.Second)
-	between("FORWARD_CALL_TIMEOUT", s.CallTimeout, 100*time.Millisecond, 5*time.Minute)
-	between("DEAD_LETTERS_TIMEOUT", s.DeadLettersTimeout, time.Second, time.Minute)
+	setting.Between(&f, "FORWARD_LINGER", s.Linger, 0, time.Second)
+	setting.Between(&f, "FORWARD_CALL_TIMEOUT", s.CallTimeout, 100*time.Millisecond, 5*time.Minute)
+	setting.Between(&f, "DEAD_LETTERS_TIMEOUT", s.DeadLettersTimeout, time.Second, time.Minute)
 	// cloud.google.com/pubsub/docs/lease-management: an ack deadline is 10 to 600 s.
-	between("FORWARD_ACK_DEADLINE", s.AckDeadline, 10*time.Second, 600*time.Second)
-	if s.MaxEvents < 1 || s.MaxEvents > envelope.MaxEvents {
-		fault("FORWARD_MAX_EVENTS is %d, want 1 to %d", s.MaxEvents, envelope.MaxEvents)
-	}
-	if s.MaxBytes < 1<<10 || s.MaxBytes > envelope.MaxUnpacked {
-		fault("FORWARD_MAX_BYTES is %d, want %d to %d", s.MaxBytes, 1<<10, envelope.MaxUnpacked)
-	}
-	if s.Flushes < 1 || s.Flushes > 100 {
-		fault("FORWARD_FLUSHES is %d, want 1 to 100", s.Flushes)
-	}
-	if s.Calls < 1 || s.Calls > 1000 {
-		fault("NOTIFY_CALLS is %d, want 1 to 1000", s.Calls)
-	}
+	setting.Between(&f, "FORWARD_ACK_DEADLINE", s.AckDeadline, 10*time.Second, 600*time.Second)
+	setting.Between(&f, "FORWARD_MAX_EVENTS", s.MaxEvents, 1, envelope.MaxEvents)
+	setting.Between(&f, "FORWARD_MAX_BYTES", s.MaxBytes, 1<<10, envelope.MaxUnpacked)
+	setting.Between(&f, "FORWARD_FLUSHES", s.Flushes, 1, 100)
+	setting.Between(&f, "NOTIFY_CALLS", s.Calls, 1, 1000)
 	if s.Local && s.Service != "" {
-		fault("APSS_LOCAL is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
+		f.Add("APSS_LOCAL", "is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
 	}
 	// See [budget.Budget.Share]: what is opened must fit into what the push itself leaves.
 	if least := int64(2*envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
-		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: twice the largest push, and what it unpacks to", s.InHand, least)
+		f.Add("FORWARD_MAX_IN_HAND", "is %d, want at least %d: twice the largest push, and what it unpacks to", s.InHand, least)
 	}
 	if least := s.Linger + callTries*s.CallTimeout + s.DeadLettersTimeout; s.Timeout <= least {
-		fault("FORWARD_TIMEOUT is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",
+		f.Add("FORWARD_TIMEOUT", "is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",
 			s.Timeout, least, callTries)
 	}
 	if s.Timeout >= s.AckDeadline {
-		fault("FORWARD_TIMEOUT is %v, want less than FORWARD_ACK_DEADLINE, %v: Pub/Sub would give up before the answer",
+		f.Add("FORWARD_TIMEOUT", "is %v, want less than FORWARD_ACK_DEADLINE, %v: Pub/Sub would give up before the answer",
 			s.Timeout, s.AckDeadline)
 	}
-	return errors.Join(errs...)
+	return f.Err()
 }
