@@ -38,13 +38,21 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	var err error
+	if scratch, err = os.MkdirTemp("", "apss-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
-	if err := forget(); err != nil {
-		fmt.Fprintln(os.Stderr, "removing the namespace of the images:", err)
+	if err := errors.Join(forget(), os.RemoveAll(scratch)); err != nil {
+		fmt.Fprintln(os.Stderr, "removing what all tests had:", err)
 		code = max(code, 1)
 	}
 	os.Exit(code)
 }
+
+// scratch is a folder of this run.
+var scratch string
 
 func settings() (*rest.Config, error) {
 	api, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,30 +40,43 @@ func present(t *testing.T) version {
 func previous(t *testing.T) version {
 	t.Helper()
 	now := present(t)
-	dir := t.TempDir()
-	rev, err := unpack(t.Context(), dir)
-	if err != nil {
-		t.Logf("SKIPPED: the upgrade from another version, this one stands for it; a history in git, with APSS_E2E_FROM, would do: %v", err)
+	before, err := earlier()
+	if errors.Is(err, errNoHistory) {
+		t.Logf("SKIPPED: the upgrade from another version, this one stands for it: %v", err)
 		return now
 	}
-	t.Logf("the version before is that of %s", rev)
-	built := filepath.Join(dir, "bin")
-	if err := os.MkdirAll(built, 0o755); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+rev,
+	return before
+}
+
+var errNoHistory = errors.New("there is no version before this one: it takes a history in git, and APSS_E2E_FROM names a revision")
+
+// earlier builds that version.
+var earlier = sync.OnceValues(func() (version, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*within)
+	defer cancel()
+	dir := filepath.Join(scratch, "earlier")
+	rev, err := unpack(ctx, dir)
+	if err != nil {
+		return version{}, fmt.Errorf("%w: %w", errNoHistory, err)
+	}
+	fmt.Printf("the version before is that of %s\n", rev)
+	built := filepath.Join(dir, "bin")
+	if err := os.MkdirAll(built, 0o755); err != nil {
+		return version{}, err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "grpcnotrace", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+rev,
 		"-o", built, "./edge/cmd/apss-agent", "./edge/cmd/apss-relay", "./webhook/cmd/apss-webhook")
 	build.Dir = dir
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v: %s", rev, err, out)
+		return version{}, fmt.Errorf("building %s: %w: %s", rev, err, out)
 	}
 	tag, err := chartsOf(built)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return version{filepath.Join(dir, "infra", "helm", "apss"), tag}
-}
+	return version{filepath.Join(dir, "infra", "helm", "apss"), tag}, err
+})
 
 // unpack puts the sources of the previous version into a folder.
 func unpack(ctx context.Context, dir string) (rev string, err error) {
@@ -85,6 +99,9 @@ func unpack(ctx context.Context, dir string) (rev string, err error) {
 		err = errors.New("there is no earlier revision")
 	}
 	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	archive := filepath.Join(dir, "sources.tar")
