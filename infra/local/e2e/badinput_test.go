@@ -167,7 +167,6 @@ func TestBadInputSidecars(t *testing.T) {
 	target.answers(shop, "/readyz", `publish-events: ok`)
 
 	// A setting that the webhook does not know: the new one says so, the old ones go on.
-	webhooks = r.component("webhook", 2)
 	r.apply("upgrade", "webhook.env.INJECT_NOTHING=true")
 	r.await("what is wrong with the settings", func(ctx context.Context) error {
 		list, err := r.client.CoreV1().Pods(r.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})

@@ -30,6 +30,7 @@ func during(all, some time.Duration) time.Duration {
 
 // beside lets a test run beside others of its kind, but where its figures are to be quoted.
 func beside(t *testing.T) {
+	t.Helper()
 	if !whole {
 		t.Parallel()
 	}

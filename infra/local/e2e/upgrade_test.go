@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/apss-sensor/apss/infra/local/internal/system"
@@ -176,8 +177,10 @@ func TestUpgradeNode(t *testing.T) {
 // stays.
 func (r *release) upgrade(c *cluster) {
 	r.t.Helper()
+	now := present(r.t)
+	another := r.version != now
 	type written struct {
-		Bundles [][]byte
+		Clients []admissionv1.WebhookClientConfig // with caBundle and path
 		Secrets map[string]map[string][]byte
 	}
 	look := func() (w written) {
@@ -187,7 +190,7 @@ func (r *release) upgrade(c *cluster) {
 			r.t.Fatal(err)
 		}
 		for i := range configuration.Webhooks {
-			w.Bundles = append(w.Bundles, configuration.Webhooks[i].ClientConfig.CABundle)
+			w.Clients = append(w.Clients, configuration.Webhooks[i].ClientConfig)
 		}
 		w.Secrets = map[string]map[string][]byte{}
 		for _, name := range []string{webhookCerts, relayCerts} {
@@ -199,6 +202,12 @@ func (r *release) upgrade(c *cluster) {
 				r.t.Errorf("the Secret %s is empty", name)
 			}
 			w.Secrets[name] = s.Data
+		}
+		if another { // it may write more than the version before, or elsewhere; who is trusted stays
+			for i := range w.Clients {
+				w.Clients[i].Service = nil
+			}
+			w.Secrets = map[string]map[string][]byte{relayCerts: {"ca.crt": w.Secrets[relayCerts]["ca.crt"]}}
 		}
 		return w
 	}
@@ -222,7 +231,7 @@ func (r *release) upgrade(c *cluster) {
 		}
 		done <- nil
 	}()
-	r.version = present(r.t)
+	r.version = now
 	r.apply("upgrade", "webhook.env.LOG_LEVEL=DEBUG")
 	c.run(c.pod("idle", c.container("app", 1000, nil, "/bin/witness", "app")))
 	r.gone(old)
