@@ -115,7 +115,7 @@ func (n *numbers) of(e *event.Event, kind string) (i int, ok bool) {
 		text = strings.TrimPrefix(path(e), "/etc/cron.d/job-")
 	case "program":
 		if e.Type == event.ProcessExec && e.Process != nil {
-			text = strings.TrimPrefix(e.Process.Cmdline, "/bin/witness hold ")
+			text = strings.TrimPrefix(e.Process.Cmdline, "/bin/witness stay ")
 		}
 	}
 	_, err := fmt.Sscanf(text, "number-%d", &i)

@@ -7,6 +7,7 @@
 //	cat FILE..., sh -c COMMAND      read the files; live for a second
 //	sh -i                           live until the input ends
 //	witness hold ANYTHING           live for a second
+//	witness stay ANYTHING           live for five
 //	witness nothing                 end at once
 //	witness look                    print, as JSON, what of each process in view may be read
 //	witness after N COMMAND...      wait until N applications are in view, then become COMMAND
@@ -57,6 +58,9 @@ func run(args []string) error {
 		return nil
 	case len(args) == 2 && (args[0] == "hold" || args[0] == "-c"):
 		pause(ctx, lives)
+		return nil
+	case len(args) == 2 && args[0] == "stay":
+		pause(ctx, stays)
 		return nil
 	case len(args) == 2 && args[0] == "obey":
 		return obey(ctx, args[1])
