@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,8 +26,12 @@ import (
 // ownerKey annotates our namespaces with who made them: "HOST PID SECONDS", the last one of Unix at its start.
 const ownerKey = "apss.dev/e2e-owner"
 
-// oldest is how long a run may take whose machine is not this one.
-const oldest = 2 * time.Hour
+// oldest is how long a run may take that cannot be asked: its machine is not this one, or it was of a version that did not say
+// who it is. make e2e gives it half an hour.
+const oldest = time.Hour
+
+// prefixes are how the names of our namespaces begin.
+var prefixes = []string{"apss-e2e-", "apss-chart-", "apss-upgrade-", "apss-bad-"}
 
 var begun = time.Now()
 
@@ -82,14 +87,13 @@ func owned(prefix string, labels map[string]string) (*corev1.Namespace, error) {
 // orphaned reports whether a namespace is of a run that has ended.
 func orphaned(ns *corev1.Namespace, host string, alive func(pid int) bool, now time.Time) bool {
 	owner := strings.Fields(ns.Annotations[ownerKey])
-	if len(owner) != 3 {
-		return false
+	if len(owner) == 3 && owner[0] == host {
+		if pid, err := strconv.Atoi(owner[1]); err == nil {
+			return !alive(pid)
+		}
 	}
-	pid, err := strconv.Atoi(owner[1])
-	if err == nil && owner[0] == host {
-		return !alive(pid)
-	}
-	return now.Sub(ns.CreationTimestamp.Time) > oldest
+	ours := len(owner) > 0 || slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(ns.Name, p) })
+	return ours && now.Sub(ns.CreationTimestamp.Time) > oldest
 }
 
 // sweep deletes namespaces of runs that have ended, and what is named after these in no namespace.
@@ -212,18 +216,19 @@ func forget() error {
 func TestOrphaned(t *testing.T) {
 	now := time.Now()
 	for name, test := range map[string]struct {
-		owner string
-		age   time.Duration
-		want  bool
+		namespace, owner string
+		age              time.Duration
+		want             bool
 	}{
-		"somebody else's":            {"", 100 * time.Hour, false},
-		"of a run that goes on":      {"here 7 1", 100 * time.Hour, false},
-		"of a run that has ended":    {"here 8 1", 0, true},
-		"of another machine":         {"there 8 1", time.Hour, false},
-		"of another machine's past":  {"there 7 1", 3 * time.Hour, true},
-		"of one that cannot be read": {"here", 100 * time.Hour, false},
+		"somebody else's":            {"apss-system", "", 100 * time.Hour, false},
+		"of a run that goes on":      {"apss-e2e-1", "here 7 1", 100 * time.Hour, false},
+		"of a run that has ended":    {"apss-e2e-1", "here 8 1", 0, true},
+		"of another machine":         {"apss-e2e-1", "there 8 1", time.Minute, false},
+		"of another machine's past":  {"apss-e2e-1", "there 7 1", 3 * time.Hour, true},
+		"of a version without owner": {"apss-chart-1", "", 3 * time.Hour, true},
+		"a young one of such":        {"apss-chart-1", "", time.Minute, false},
 	} {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(now.Add(-test.age)), Annotations: map[string]string{ownerKey: test.owner}}}
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: test.namespace, CreationTimestamp: metav1.NewTime(now.Add(-test.age)), Annotations: map[string]string{ownerKey: test.owner}}}
 		if got := orphaned(ns, "here", func(pid int) bool { return pid == 7 }, now); got != test.want {
 			t.Errorf("%s: got %t, want %t", name, got, test.want)
 		}
