@@ -31,8 +31,11 @@ func admin(tb testing.TB, s *redistest.Server) *goredis.Client {
 	return c
 }
 
+// patience is how long a test waits for a server that is there. It is met on failure only.
+const patience = 30 * time.Second
+
 func onSocket(s *redistest.Server) redis.Config {
-	return redis.Config{Network: "unix", Address: s.Socket}
+	return redis.Config{Network: "unix", Address: s.Socket, Timeout: patience}
 }
 
 // empty removes everything.

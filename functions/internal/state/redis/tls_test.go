@@ -92,6 +92,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.Timeout = patience
 		return redis.New(c)
 	}
 	known := "?ca=" + url.QueryEscape(file("ca.crt"))

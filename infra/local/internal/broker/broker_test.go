@@ -46,7 +46,7 @@ func subscribe(tb testing.TB, b *broker.Broker, topic string) broker.Source {
 // receive waits for n messages and returns their data.
 func receive(tb testing.TB, s broker.Source, n int) []string {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
 	var all []string
 	for len(all) < n {
