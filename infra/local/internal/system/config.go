@@ -3,6 +3,7 @@
 package system
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -36,6 +37,8 @@ type Config struct {
 
 	// Ports on 127.0.0.1; 0 takes a free one.
 	PubSubPort, FunctionsPort, AgentPort, SweetPort, SlackPort, PagerDutyPort, WebhookPort int
+	// PubSubHost is where Pub/Sub is to be reached, for agents on other machines; 127.0.0.1 unless given.
+	PubSubHost string
 	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
 	Emulator string
 
@@ -198,6 +201,6 @@ func freePort(p int) (int, error) {
 func (c Config) brokerOptions() broker.Options {
 	return broker.Options{
 		Project: Project, Topics: []string{EventsTopic, AlertsTopic, DeadLettersTopic},
-		Emulator: c.Emulator, Addr: local(c.PubSubPort),
+		Emulator: c.Emulator, Addr: net.JoinHostPort(cmp.Or(c.PubSubHost, "127.0.0.1"), strconv.Itoa(c.PubSubPort)),
 	}
 }
