@@ -126,6 +126,10 @@ func TestOutage(t *testing.T) {
 	if err := publish(t, b, "events", "x"); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v during the outage, want %v", err, codes.Unavailable)
 	}
+	b.SetRefusal(status.New(codes.PermissionDenied, "User not authorized to perform this action."))
+	if err := publish(t, b, "events", "x"); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v, want %v", err, codes.PermissionDenied)
+	}
 	b.SetOutage(false)
 	if err := publish(t, b, "events", "y"); err != nil {
 		t.Error(err)
