@@ -99,7 +99,8 @@ vet: ## go vet
 	go vet $(PACKAGES)
 
 .PHONY: lint
-lint: ## golangci-lint, at the version that infra/tools pins
+lint: ## golangci-lint, and actionlint for the workflow, at the versions that infra/tools pins
+	@lint=$(call TOOL,actionlint) && echo "lint .github/workflows" && $$lint .github/workflows/*.yml
 	@lint=$(call TOOL,golangci-lint) && for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off $$lint run ./...) || exit 1; done
 
 .PHONY: race

@@ -79,7 +79,7 @@ func (a *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // reviewing runs test with an API server and a reviewer that asks it.
-func reviewing(t *testing.T, fresh time.Duration, test func(*testing.T, *apiServer, *token.Reviewer)) {
+func reviewing(t *testing.T, fresh time.Duration, test func(*apiServer, *token.Reviewer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		a := &apiServer{t: t, status: map[string]authenticationv1.TokenReviewStatus{}}
@@ -89,7 +89,7 @@ func reviewing(t *testing.T, fresh time.Duration, test func(*testing.T, *apiServ
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, a, r)
+		test(a, r)
 	})
 }
 
@@ -117,7 +117,8 @@ func accepted() authenticationv1.TokenReviewStatus {
 }
 
 func TestAPodIsWhatTheAPIServerSays(t *testing.T) {
-	reviewing(t, time.Hour, func(t *testing.T, a *apiServer, r *token.Reviewer) {
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
 		a.set(good(1), accepted())
 		old := accepted()
 		delete(old.User.Extra, "authentication.kubernetes.io/node-name") // before Kubernetes 1.30
@@ -171,7 +172,8 @@ func TestRefused(t *testing.T) {
 		}), "not bound to a pod"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			reviewing(t, time.Hour, func(t *testing.T, a *apiServer, r *token.Reviewer) {
+			reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+				t := a.t // of the bubble
 				want := int64(0)
 				if c.says != nil {
 					a.set(c.token, *c.says)
@@ -196,7 +198,8 @@ func TestRefused(t *testing.T) {
 }
 
 func TestOneReviewAtATime(t *testing.T) {
-	reviewing(t, time.Hour, func(t *testing.T, a *apiServer, r *token.Reviewer) {
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
 		a.hold = make(chan struct{})
 		a.set(good(1), accepted())
 		gone, cancel := context.WithCancel(t.Context())
@@ -219,7 +222,7 @@ func TestOneReviewAtATime(t *testing.T) {
 }
 
 func TestWhileTheAPIServerIsDown(t *testing.T) {
-	reviewing(t, time.Nanosecond, func(t *testing.T, a *apiServer, r *token.Reviewer) { // every look is one too late
+	reviewing(t, time.Nanosecond, func(a *apiServer, r *token.Reviewer) { // every look is one too late
 		a.set(good(1), accepted())
 		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
 			t.Fatal(err)
@@ -241,7 +244,8 @@ func TestWhileTheAPIServerIsDown(t *testing.T) {
 }
 
 func TestADeletedPodIsRefusedWhenItIsAskedAgain(t *testing.T) {
-	reviewing(t, time.Nanosecond, func(t *testing.T, a *apiServer, r *token.Reviewer) {
+	reviewing(t, time.Nanosecond, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
 		a.set(good(1), accepted())
 		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
 			t.Fatal(err)
@@ -263,7 +267,8 @@ func TestADeletedPodIsRefusedWhenItIsAskedAgain(t *testing.T) {
 // Who sends made-up tokens uses up its own reviews, and nobody else's.
 func TestAFloodOfForgedTokens(t *testing.T) {
 	const allowed = 500
-	reviewing(t, time.Hour, func(t *testing.T, a *apiServer, r *token.Reviewer) {
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
 		a.set(good(-1), accepted())
 		a.set(good(-2), accepted())
 		var unavailable int

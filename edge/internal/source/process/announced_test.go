@@ -25,7 +25,7 @@ func announce(t *testing.T, procs ...fake) (*tree, func(connector.Event)) {
 		t.Fatal(err)
 	}
 	t.Cleanup(read.close)
-	a := &announced{read: read}
+	a := &announced{read: read, at: &busy{}}
 	tr.s.mechanism = a
 	tr.scan(0)
 	return tr, func(e connector.Event) {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/source/hungfs"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -140,6 +141,9 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 		become()
+	}
+	if file := os.Getenv("PROCESS_TEST_HANG"); file != "" {
+		panic(hungfs.HoldMemory(file))
 	}
 	if runs, err := strconv.Atoi(os.Getenv("PROCESS_TEST_RUNS")); err == nil {
 		pause, err := time.ParseDuration(os.Getenv("PROCESS_TEST_PAUSE"))
