@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -54,11 +55,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		err = errors.Join(err, tel.Shutdown(end))
-	}()
+	defer func() { err = errors.Join(err, tel.Shutdown(ctx)) }()
 	client, err := kube.New(nil)
 	if err != nil {
 		return err
@@ -104,7 +101,7 @@ func build(s *settings, client *kube.Client, tel *telemetry.Telemetry, publisher
 		return nil, err
 	}
 	p.audit = audit.New(audit.Config{
-		Cluster: s.Cluster, AgentID: s.Cluster + "/" + s.Pod, Queue: s.Queue, Publisher: publisher, Log: tel.Logger(),
+		Cluster: s.Cluster, AgentID: s.Cluster + "/" + s.Pod, Queue: s.Queue, Publisher: publisher, Log: slog.New(telemetry.Limit(tel.Logger().Handler(), time.Minute)),
 		Dropped:   tel.Counter("apss.events.dropped", "{event}", "Events that found no room or could never be published."),
 		Published: tel.Counter("apss.events.published", "{event}", "Events that were published."),
 	})

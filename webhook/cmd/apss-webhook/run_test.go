@@ -158,7 +158,8 @@ func (c *caller) call(body string) error {
 func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
 	s := newAPIServer(t)
 	var mu sync.Mutex
-	running := []*replica{s.replica(t, nil), s.replica(t, nil)}
+	late := func(s *settings) { s.Delay = 6 * time.Second }
+	running := []*replica{s.replica(t, late), s.replica(t, late)}
 	for _, r := range running {
 		r.ready(t)
 	}
@@ -228,6 +229,7 @@ func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
 	if served, err := running[0].certs.Certificate(nil); err != nil || served.Leaf.CheckSignatureFrom(old[0]) == nil {
 		t.Errorf("the authority was not replaced: %v", err)
 	}
+	var going []*replica // which serve on for their delay, longer than this machine stalls
 	for i := range running {
 		r := s.replica(t, nil)
 		r.ready(t)
@@ -236,16 +238,22 @@ func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
 		running[i] = r
 		mu.Unlock()
 		gone.stop()
+		going = append(going, gone)
+		asked(40)
+	}
+	for _, gone := range going {
 		if err := <-gone.done; err != nil {
 			t.Errorf("draining: %v", err)
 		}
-		asked(40)
 	}
+	asked(40)
 	stop()
 	loading.Wait()
 	t.Logf("%d reviews, %d failed", reviews.Load(), failed.Load())
 	for _, r := range running {
 		r.stop()
+	}
+	for _, r := range running {
 		if err := <-r.done; err != nil {
 			t.Error(err)
 		}

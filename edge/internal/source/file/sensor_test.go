@@ -341,11 +341,12 @@ func TestHashRate(t *testing.T) {
 	}
 	write(t, d+"/a", "A")
 	must(t, os.Chmod(d+"/b", 0o4755|os.ModeSetuid))
-	r.until(t, "modify "+d+"/a")
+	r.eventually(t, "everything is told", func(s Stats) bool { return s.Created >= 8 && s.Modified > 0 && s.Chmods > 0 })
 	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 })
 	if s := r.Stats(); s.Created != 8 || s.Modified != 1 || s.Chmods != 1 {
 		t.Errorf("got %+v, want 8 creates, a modify and a chmod", s)
 	}
+	r.until(t, "modify "+d+"/a")
 }
 
 func TestConfigFaultsAreReportedAtOnce(t *testing.T) {

@@ -129,7 +129,10 @@ func (o *observer) tally(parent int32, program string) tally {
 func TestMain(m *testing.M) {
 	if os.Getenv("PROCESS_TEST_THREAD") != "" {
 		runtime.LockOSThread()
-		become := func() { panic(unix.Exec(os.Args[1], os.Args[1:], nil)) }
+		become := func() {
+			_, _ = os.Stdin.Read(make([]byte, 1)) // until it is told to, or nobody can any more
+			panic(unix.Exec(os.Args[1], os.Args[1:], nil))
+		}
 		if unix.Gettid() == os.Getpid() {
 			go func() {
 				runtime.LockOSThread() // this thread has one already

@@ -323,7 +323,13 @@ func TestRun(t *testing.T) {
 	events := make(chan *event.Event, 1000)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := s.Run(ctx, func(e *event.Event) { events <- e }, nil); err != nil {
+		err := s.Run(ctx, func(e *event.Event) {
+			select {
+			case events <- e:
+			case <-ctx.Done(): // others' programs are not waited for
+			}
+		}, nil)
+		if err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
 	})
