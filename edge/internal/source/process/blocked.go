@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// patience is how long one process may take to be read. It takes 0.1 ms, on a starved machine some 10.
+	// patience is how long one process may take to be read. It takes 0.1 ms, on a starved machine some 10. It is looked at
+	// in looks parts: time in which the whole machine stood still, as virtual ones do, is one of them at most.
 	patience = time.Second
+	looks    = 4
 	// maxBlocked bounds the threads that wait in the kernel, a stack of 16 KiB each. With so many waiting nothing is read
 	// that can wait, of any process.
 	maxBlocked = 64
@@ -133,12 +135,15 @@ func (s *Sensor) inspect(pid int32) (details, error) {
 	}
 	h := s.helper
 	h.pids <- pid
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(patience / looks)
 	defer timer.Stop()
-	select {
-	case r := <-h.results:
-		return r.details, r.err
-	case <-timer.C:
+	for range looks {
+		select {
+		case r := <-h.results:
+			return r.details, r.err
+		case <-timer.C:
+			timer.Reset(patience / looks)
+		}
 	}
 	s.helper = nil
 	close(h.pids)
@@ -173,6 +178,7 @@ func (b *busy) end() { b.pid.Store(0) }
 type overseer struct {
 	turn  uint64
 	since time.Time
+	seen  int // how often in the same read
 }
 
 // check returns the process that holds b up, 0 for none. It is to be asked again and again.
@@ -182,10 +188,10 @@ func (o *overseer) check(b *busy, now time.Time) int32 {
 	}
 	turn, pid := b.turn.Load(), b.pid.Load()
 	if pid == 0 || turn != o.turn || o.since.IsZero() {
-		o.turn, o.since = turn, now
+		o.turn, o.since, o.seen = turn, now, 0
 		return 0
 	}
-	if now.Sub(o.since) < patience {
+	if o.seen++; o.seen < looks || now.Sub(o.since) < patience {
 		return 0
 	}
 	return pid
@@ -210,7 +216,7 @@ func (s *Sensor) tryInTime(ctx context.Context, name string) (mechanism, error) 
 			m, err := s.try(name, at)
 			done <- tried{m, err}
 		}()
-		tick := time.NewTicker(patience / 4)
+		tick := time.NewTicker(patience / looks)
 		var over overseer
 		pid := int32(0)
 		for pid == 0 {
