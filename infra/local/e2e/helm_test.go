@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -218,7 +219,7 @@ func (c *cluster) injected() {
 func (r *release) upgrade(c *cluster) {
 	r.t.Helper()
 	type written struct {
-		Bundles [][]byte
+		Clients []admissionv1.WebhookClientConfig // with caBundle and path
 		Secrets map[string]map[string][]byte
 	}
 	look := func() (w written) {
@@ -228,7 +229,7 @@ func (r *release) upgrade(c *cluster) {
 			r.t.Fatal(err)
 		}
 		for i := range configuration.Webhooks {
-			w.Bundles = append(w.Bundles, configuration.Webhooks[i].ClientConfig.CABundle)
+			w.Clients = append(w.Clients, configuration.Webhooks[i].ClientConfig)
 		}
 		w.Secrets = map[string]map[string][]byte{}
 		for _, name := range []string{webhookCerts, relayCerts} {

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -62,6 +63,20 @@ func parse(body []byte) (*Request, error) {
 		return nil, errors.New("the AdmissionReview's request has no uid")
 	}
 	return review.Request, nil
+}
+
+// headSize is more than an API server writes of a review before its uid.
+const headSize = 256
+
+// uidIn returns the uid in the first bytes of a review, without reading it as JSON; "" when there is none. The API server
+// takes no answer without it.
+func uidIn(head []byte) string {
+	_, rest, _ := bytes.Cut(head, []byte(`"request":{"uid":"`))
+	uid, _, found := bytes.Cut(rest, []byte{'"'})
+	if !found || len(uid) > 64 || bytes.ContainsFunc(uid, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }) {
+		return ""
+	}
+	return string(uid)
 }
 
 // answer is the response to one request. Everything is allowed: who is refused is decided by policies, not by a sensor.
