@@ -15,8 +15,8 @@ import (
 	"github.com/apss-sensor/apss/shared/secret"
 )
 
-// explain says why value is no t and how a t is written. Why is the decoder's word.
-func explain(t reflect.Type, value, why string) error {
+// explain says why value is no t and how a t with those options of its tag is written. Why is the decoder's word.
+func explain(t reflect.Type, options, value, why string) error {
 	if holdsSecret(t, nil) {
 		return errors.New("is not accepted (its value is a secret and not shown)")
 	}
@@ -31,9 +31,19 @@ func explain(t reflect.Type, value, why string) error {
 		return fmt.Errorf("%s is not %s%s", quote(value), list, kind)
 	}
 	if t.Kind() == reflect.Map && !decodesItself(t) {
-		return fmt.Errorf(`%s is not a list of names and values; write it like "name:value,name:value" (%s)`, quote(value), why)
+		pair := "name" + option(options, "separator", ":") + "value"
+		return fmt.Errorf("%s is not a list of names and values; write it like %q (%s)", quote(value), pair+option(options, "delimiter", ",")+pair, why)
 	}
 	return fmt.Errorf("%s is not accepted: %s", quote(value), why)
+}
+
+// option returns the value of an option in a tag of go-envconfig, or what it is by default.
+func option(options, name, byDefault string) string {
+	if _, rest, ok := strings.Cut(options, name+"="); ok {
+		value, _, _ := strings.Cut(rest, ",")
+		return value
+	}
+	return byDefault
 }
 
 // kindOf names what a t must be, with an example; it is empty for a type that decodes itself and for a composite one.

@@ -134,7 +134,7 @@ func (l *loader) load(f reflect.StructField, field reflect.Value, prefix, key, o
 	case errors.Is(err, envconfig.ErrMissingRequired):
 		l.fault(full, errors.New("is required and not set"))
 	case found:
-		l.fault(full, explain(f.Type, value, strings.TrimPrefix(err.Error(), f.Name+": ")))
+		l.fault(full, explain(f.Type, options, value, strings.TrimPrefix(err.Error(), f.Name+": ")))
 		delete(l.env, full)
 		if strings.Contains(options, "default=") {
 			l.known = l.known[:len(l.known)-1]

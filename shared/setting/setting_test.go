@@ -34,6 +34,7 @@ type settings struct {
 	Nets     []netip.Prefix  `env:"APSS_NETS"`
 	Waits    []time.Duration `env:"APSS_WAITS"`
 	Ports    map[string]int  `env:"APSS_PORTS"`
+	Marks    map[string]int  `env:"APSS_MARKS, delimiter=;, separator=="`
 	URL      url.URL         `env:"APSS_URL"`
 	Key      secret.Value    `env:"APSS_KEY"`
 	Keys     []secret.Value  `env:"APSS_KEYS"`
@@ -74,7 +75,7 @@ func TestLoad(t *testing.T) {
 		{"foreign keys", []string{"HOME=/", "apss_x=1", "GARBAGE", "=::"}, func(*settings) {}},
 		{"every type", []string{
 			"NET_SCAN_INTERVAL=2s", "APSS_QUIET=true", "APSS_SHARE=0.5", "APSS_LEAST=high", "APSS_LISTEN=[::1]:80",
-			"APSS_ADDRESS=10.0.0.1", "APSS_NETS=10.0.0.0/8,fc00::/7", "APSS_WAITS=1s,2s", "APSS_PORTS=a:1,b:2",
+			"APSS_ADDRESS=10.0.0.1", "APSS_NETS=10.0.0.0/8,fc00::/7", "APSS_WAITS=1s,2s", "APSS_PORTS=a:1,b:2", "APSS_MARKS=a=1;b=2",
 			"APSS_URL=https://h/p", "APSS_KEY=hunter2", "APSS_KEYS=a,b", "APSS_SMALL=-128",
 			"APSS_RELAY_PORT=1", "APSS_OTHER_TIMEOUT=3s",
 		}, func(s *settings) {
@@ -82,6 +83,7 @@ func TestLoad(t *testing.T) {
 			s.Listen, s.Address = netip.MustParseAddrPort("[::1]:80"), &address
 			s.Nets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}
 			s.Waits, s.Ports = []time.Duration{time.Second, 2 * time.Second}, map[string]int{"a": 1, "b": 2}
+			s.Marks = s.Ports
 			s.URL = url.URL{Scheme: "https", Host: "h", Path: "/p"}
 			s.Key, s.Keys = secret.New("hunter2"), []secret.Value{secret.New("a"), secret.New("b")}
 			s.Relay.Port, s.Other.Timeout = 1, 3*time.Second
@@ -122,7 +124,7 @@ func TestFaults(t *testing.T) {
 		{name: "values", environ: []string{
 			"APSS_CLUSTER=c",
 			"NET_SCAN_INTERVAL=5 s", "APSS_BUFFER=many", "APSS_SMALL=128", "APSS_QUIET=si", "APSS_SHARE=half", "APSS_LEAST=dire",
-			"APSS_ADDRESS=abcd", "APSS_NETS=10.0.0.0/8,12345", "APSS_WAITS=1s,2", "APSS_PORTS=a=1", "APSS_URL=::", "APSS_RELAY_PORT=tcp://10.0.0.1:8444",
+			"APSS_ADDRESS=abcd", "APSS_NETS=10.0.0.0/8,12345", "APSS_WAITS=1s,2", "APSS_PORTS=a=1", "APSS_MARKS=a:1", "APSS_URL=::", "APSS_RELAY_PORT=tcp://10.0.0.1:8444",
 		}, want: []string{
 			`NET_SCAN_INTERVAL: "5 s" is not a duration; write it like "500ms"`,
 			`APSS_BUFFER: "many" is not a whole number from -9223372036854775808 to 9223372036854775807`,
@@ -134,6 +136,7 @@ func TestFaults(t *testing.T) {
 			`APSS_NETS: "10.0.0.0/8,12345" is not accepted: netip.ParsePrefix("12345"): no '/'`,
 			`APSS_WAITS: "1s,2" is not a list in which each is a duration; write it like "500ms"`,
 			`APSS_PORTS: "a=1" is not a list of names and values; write it like "name:value,name:value" (a=1: invalid map item)`,
+			`APSS_MARKS: "a:1" is not a list of names and values; write it like "name=value;name=value" (a:1: invalid map item)`,
 			`APSS_URL: "::" is not accepted: parse "::": missing protocol scheme`,
 			`APSS_RELAY_PORT: "tcp://10.0.0.1:8444" is not a whole number from 0 to 65535`,
 		}},

@@ -165,8 +165,15 @@ func (t *Telemetry) Tracer() trace.Tracer { return t.tracer }
 // Flush exports what is in hand; Shutdown also ends the exporters.
 func (t *Telemetry) Flush(ctx context.Context) error { return all(ctx, "flushing", t.flush) }
 
-// Shutdown flushes and ends the exporters. Nothing can be read at /metrics afterwards.
-func (t *Telemetry) Shutdown(ctx context.Context) error { return all(ctx, "ending", t.shutdown) }
+// ending is how long Shutdown waits for a collector, which may be what has failed.
+const ending = 2 * time.Second
+
+// Shutdown flushes and ends the exporters, also when ctx has ended. Nothing can be read at /metrics afterwards.
+func (t *Telemetry) Shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ending)
+	defer cancel()
+	return all(ctx, "ending", t.shutdown)
+}
 
 func all(ctx context.Context, what string, calls []func(context.Context) error) error {
 	var errs []error

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
 	"io"
-	"reflect"
-	"strings"
-	"text/tabwriter"
+
+	"github.com/apss-sensor/apss/shared/setting"
 )
 
 const usage = `apss-agent senses files, processes and connections and publishes events.
@@ -30,14 +27,5 @@ func printHelp(w io.Writer) error {
 	if _, err := io.WriteString(w, usage); err != nil {
 		return err
 	}
-	defaults := computed()
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for f := range reflect.TypeFor[settings]().Fields() {
-		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
-		if value = cmp.Or(value, defaults[key]); value != "" {
-			value = " [" + value + "]"
-		}
-		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)
-	}
-	return table.Flush()
+	return setting.Help(w, settings{}, computed())
 }

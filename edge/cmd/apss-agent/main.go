@@ -113,11 +113,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		err = errors.Join(err, tel.Shutdown(end))
-	}()
+	defer func() { err = errors.Join(err, tel.Shutdown(ctx)) }()
 	x, err := newSensors(s, tel.Logger())
 	if err != nil {
 		return err

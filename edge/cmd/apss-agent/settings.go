@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -89,72 +87,61 @@ func load(environ []string) (*settings, error) {
 
 // Validate reports all that is out of range or contradictory.
 func (s *settings) Validate() error {
-	var errs []error
-	fault := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
-	between := func(key string, v, low, high int64) {
-		if v < low || v > high {
-			fault(key, "%d is not between %d and %d", v, low, high)
-		}
-	}
-	during := func(key string, v, low, high time.Duration) {
-		if v < low || v > high {
-			fault(key, "%v is not between %v and %v", v, low, high)
-		}
-	}
+	var f setting.Faults
 	absolute := func(key, path string) {
 		if !filepath.IsAbs(path) {
-			fault(key, "%q is not an absolute path", path)
+			f.Add(key, "%q is not an absolute path", path)
 		}
 	}
 	switch s.Publisher {
 	case "pubsub":
 		if s.PubSubProject == "" {
-			fault("PUBSUB_PROJECT_ID", "PUBLISHER=pubsub needs the project of its topics")
+			f.Add("PUBSUB_PROJECT_ID", "PUBLISHER=pubsub needs the project of its topics")
 		}
 		if s.EventsTopic == s.AlertsTopic {
-			fault("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
+			f.Add("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
 		}
 	case "relay":
 		if _, err := s.relay(); err != nil {
-			fault("PUBLISHER", "relay cannot work with CONTROLLER_ENDPOINT and RELAY_CA as they are: %w", err)
+			f.Add("PUBLISHER", "relay cannot work with CONTROLLER_ENDPOINT and RELAY_CA as they are: %w", err)
 		}
 		absolute("RELAY_TOKEN_FILE", s.RelayTokenFile)
 	case "stdout":
 	default:
-		fault("PUBLISHER", "%q is none of pubsub, relay, stdout", s.Publisher)
+		f.Add("PUBLISHER", "%q is none of pubsub, relay, stdout", s.Publisher)
 	}
 	if s.Pod == "" && s.Namespace != "" {
-		fault("POD_NAMESPACE", "it is the namespace of POD_NAME, which is not set")
+		f.Add("POD_NAMESPACE", "it is the namespace of POD_NAME, which is not set")
 	}
-	between("PUBLISH_IN_FLIGHT", int64(s.InFlight), 1, 64)
+	setting.Between(&f, "PUBLISH_IN_FLIGHT", s.InFlight, 1, 64)
 	absolute("SPOOL_DIR", s.SpoolDir)
 	absolute("STATE_DIR", s.StateDir)
-	between("SPOOL_SEGMENT_BYTES", s.SpoolSegment, spool.MinSegmentBytes, spool.MaxSegmentBytes)
+	setting.Between(&f, "SPOOL_SEGMENT_BYTES", s.SpoolSegment, spool.MinSegmentBytes, spool.MaxSegmentBytes)
 	for key, v := range map[string]int64{"SPOOL_MAX_BYTES": s.SpoolMax, "SPOOL_ALERTS_MAX_BYTES": s.SpoolAlertsMax} {
-		between(key, v, 2*spool.MinSegmentBytes, 1<<40)
+		setting.Between(&f, key, v, 2*spool.MinSegmentBytes, 1<<40)
 		if v < 2*s.SpoolSegment {
-			fault(key, "%d is less than two files of SPOOL_SEGMENT_BYTES=%d", v, s.SpoolSegment)
+			f.Add(key, "%d is less than two files of SPOOL_SEGMENT_BYTES=%d", v, s.SpoolSegment)
 		}
 	}
-	between("BUFFER_EVENTS", int64(s.BufferEvents), 100, 10_000_000)
-	between("BUFFER_ALERTS", int64(s.BufferAlerts), 10, 1_000_000)
-	between("BUFFER_BYTES", int64(s.BufferBytes), 1<<20, 4<<30)
-	between("SEAL_COUNT", int64(s.SealCount), 1, 10_000) // envelope.MaxEvents
-	between("SEAL_BYTES", int64(s.SealBytes), 1<<10, 8<<20)
+	setting.Between(&f, "BUFFER_EVENTS", s.BufferEvents, 100, 10_000_000)
+	setting.Between(&f, "BUFFER_ALERTS", s.BufferAlerts, 10, 1_000_000)
+	setting.Between(&f, "BUFFER_BYTES", s.BufferBytes, 1<<20, 4<<30)
+	setting.Between(&f, "SEAL_COUNT", s.SealCount, 1, 10_000) // envelope.MaxEvents
+	setting.Between(&f, "SEAL_BYTES", s.SealBytes, 1<<10, 8<<20)
 	if s.SealCount > s.BufferEvents {
-		fault("SEAL_COUNT", "%d is more than BUFFER_EVENTS=%d", s.SealCount, s.BufferEvents)
+		f.Add("SEAL_COUNT", "%d is more than BUFFER_EVENTS=%d", s.SealCount, s.BufferEvents)
 	}
 	if s.SealBytes > s.BufferBytes {
-		fault("SEAL_BYTES", "%d is more than BUFFER_BYTES=%d", s.SealBytes, s.BufferBytes)
+		f.Add("SEAL_BYTES", "%d is more than BUFFER_BYTES=%d", s.SealBytes, s.BufferBytes)
 	}
-	during("SEAL_AFTER", s.SealAfter, time.Millisecond, time.Minute)
-	during("HEARTBEAT_INTERVAL", s.Heartbeat, time.Second, time.Hour)
-	during("DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
-	during("PROC_SCAN_INTERVAL", s.ProcInterval, time.Millisecond, time.Hour)
-	during("NET_SCAN_INTERVAL", s.NetInterval, 10*time.Millisecond, time.Hour)
+	setting.Between(&f, "SEAL_AFTER", s.SealAfter, time.Millisecond, time.Minute)
+	setting.Between(&f, "HEARTBEAT_INTERVAL", s.Heartbeat, time.Second, time.Hour)
+	setting.Between(&f, "DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
+	setting.Between(&f, "PROC_SCAN_INTERVAL", s.ProcInterval, time.Millisecond, time.Hour)
+	setting.Between(&f, "NET_SCAN_INTERVAL", s.NetInterval, 10*time.Millisecond, time.Hour)
 	pattern := func(key, p string) {
 		if _, err := filepath.Match(p, ""); err != nil {
-			fault(key, "%q is no pattern: a [ without its ], or a \\ at the end", p)
+			f.Add(key, "%q is no pattern: a [ without its ], or a \\ at the end", p)
 		}
 	}
 	for _, p := range s.watchPaths() {
@@ -174,33 +161,33 @@ func (s *settings) Validate() error {
 	}
 	for _, name := range s.env() {
 		if name == "" || strings.ContainsAny(name, "=\x00 ") {
-			fault("PROC_ENV", "%q is no name of a variable", name)
+			f.Add("PROC_ENV", "%q is no name of a variable", name)
 		}
 	}
 	for _, name := range s.Mechanisms {
 		if !slices.Contains(process.Mechanisms(), name) {
-			fault("PROC_MECHANISMS", "%q is none of %s", name, strings.Join(process.Mechanisms(), ", "))
+			f.Add("PROC_MECHANISMS", "%q is none of %s", name, strings.Join(process.Mechanisms(), ", "))
 		}
 	}
 	if slices.Contains(s.SuspiciousPorts, 0) {
-		fault("SUSPICIOUS_PORTS", "0 is no port")
+		f.Add("SUSPICIOUS_PORTS", "0 is no port")
 	}
 	for _, dir := range s.RulesDirs {
 		absolute("RULES_DIRS", dir)
 	}
 	if s.AlertWindow != 0 {
-		during("ALERT_WINDOW", s.AlertWindow, time.Second, 24*time.Hour)
+		setting.Between(&f, "ALERT_WINDOW", s.AlertWindow, time.Second, 24*time.Hour)
 	}
 	absolute("HOST_PROC", s.Proc)
 	absolute("HOST_ROOT", s.Root)
 	if s.HTTPAddr != off {
 		if _, port, err := net.SplitHostPort(s.HTTPAddr); err != nil {
-			fault("HTTP_ADDR", "%q is not like \":8080\" or \"127.0.0.1:8080\"; \"off\" turns it off", s.HTTPAddr)
+			f.Add("HTTP_ADDR", "%q is not like \":8080\" or \"127.0.0.1:8080\"; \"off\" turns it off", s.HTTPAddr)
 		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			fault("HTTP_ADDR", "%q is not a port from 0 to 65535", port)
+			f.Add("HTTP_ADDR", "%q is not a port from 0 to 65535", port)
 		}
 	}
-	return errors.Join(errs...)
+	return f.Err()
 }
 
 // off is the HTTP_ADDR of an agent that serves nothing, and a list of nothing: an empty setting is one that is not set.

@@ -12,11 +12,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"reflect"
 	"runtime/debug"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,6 +23,7 @@ import (
 	"github.com/apss-sensor/apss/edge/internal/relay"
 	"github.com/apss-sensor/apss/edge/internal/relay/token"
 	"github.com/apss-sensor/apss/shared/httpx"
+	"github.com/apss-sensor/apss/shared/setting"
 	"github.com/apss-sensor/apss/shared/telemetry"
 )
 
@@ -108,11 +106,7 @@ func run(ctx context.Context, s *settings, api *rest.Config, stderr io.Writer, l
 	if err != nil {
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		err = errors.Join(err, tel.Shutdown(end))
-	}()
+	defer func() { err = errors.Join(err, tel.Shutdown(ctx)) }()
 	certificate, err := httpx.ReadCertificate(s.CertFile, s.KeyFile, tel.Logger())
 	if err != nil {
 		return err
@@ -181,14 +175,5 @@ func printHelp(w io.Writer) error {
 	if _, err := io.WriteString(w, usage); err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for f := range reflect.TypeFor[settings]().Fields() {
-		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
-		key, _, _ = strings.Cut(key, ",")
-		if value != "" {
-			value = " [" + value + "]"
-		}
-		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)
-	}
-	return table.Flush()
+	return setting.Help(w, settings{}, nil)
 }

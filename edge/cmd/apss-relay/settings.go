@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -62,44 +60,33 @@ const off = "off"
 
 // Validate reports all that is out of range or contradictory.
 func (s *settings) Validate() error {
-	var errs []error
-	fault := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
-	between := func(key string, v, low, high int) {
-		if v < low || v > high {
-			fault(key, "%d is not between %d and %d", v, low, high)
-		}
-	}
-	during := func(key string, v, low, high time.Duration) {
-		if v < low || v > high {
-			fault(key, "%v is not between %v and %v", v, low, high)
-		}
-	}
+	var f setting.Faults
 	for key, addr := range map[string]string{"RELAY_ADDR": s.Addr, "HTTP_ADDR": s.HTTPAddr} {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
-			fault(key, "%q is not like \":8444\" or \"127.0.0.1:8444\"", addr)
+			f.Add(key, "%q is not like \":8444\" or \"127.0.0.1:8444\"", addr)
 		}
 	}
 	for key, path := range map[string]string{"TLS_CERT_FILE": s.CertFile, "TLS_KEY_FILE": s.KeyFile} {
 		if !filepath.IsAbs(path) {
-			fault(key, "%q is not an absolute path", path)
+			f.Add(key, "%q is not an absolute path", path)
 		}
 	}
 	if s.EventsTopic == s.AlertsTopic {
-		fault("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
+		f.Add("ALERTS_TOPIC", "%q is also EVENTS_TOPIC: alerts have a topic of their own", s.AlertsTopic)
 	}
-	during("TOKEN_FRESH", s.TokenFresh, time.Second, time.Hour)
-	between("SEAL_COUNT", s.SealCount, 1, 10_000) // envelope.MaxEvents
-	between("SEAL_BYTES", s.SealBytes, 1<<10, 8<<20)
-	during("SEAL_AFTER", s.SealAfter, 0, 5*time.Second)
-	between("POD_REQUESTS", s.PodRequests, 1, 128)
-	between("POD_EVENTS_PER_SECOND", s.PodEvents, 1, 1_000_000)
-	between("POD_BYTES_PER_SECOND", s.PodBytes, 64<<10, 1<<30)
-	between("ROOM_BYTES", s.Room, 4<<20, 4<<30)
-	between("MAX_BODY_BYTES", s.MaxBody, 64<<10, 10_000_000) // Pub/Sub's own limit of a message
-	between("MAX_CONNECTIONS", s.Connections, 16, 100_000)
-	between("MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
-	during("DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
-	return errors.Join(errs...)
+	setting.Between(&f, "TOKEN_FRESH", s.TokenFresh, time.Second, time.Hour)
+	setting.Between(&f, "SEAL_COUNT", s.SealCount, 1, 10_000) // envelope.MaxEvents
+	setting.Between(&f, "SEAL_BYTES", s.SealBytes, 1<<10, 8<<20)
+	setting.Between(&f, "SEAL_AFTER", s.SealAfter, 0, 5*time.Second)
+	setting.Between(&f, "POD_REQUESTS", s.PodRequests, 1, 128)
+	setting.Between(&f, "POD_EVENTS_PER_SECOND", s.PodEvents, 1, 1_000_000)
+	setting.Between(&f, "POD_BYTES_PER_SECOND", s.PodBytes, 64<<10, 1<<30)
+	setting.Between(&f, "ROOM_BYTES", s.Room, 4<<20, 4<<30)
+	setting.Between(&f, "MAX_BODY_BYTES", s.MaxBody, 64<<10, 10_000_000) // Pub/Sub's own limit of a message
+	setting.Between(&f, "MAX_CONNECTIONS", s.Connections, 16, 100_000)
+	setting.Between(&f, "MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
+	setting.Between(&f, "DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
+	return f.Err()
 }
 
 // apart reports whether a namespace's events get messages of their own.

@@ -26,7 +26,7 @@ import (
 // TestMain makes the test binary the program itself when it is started as a child.
 func TestMain(m *testing.M) {
 	if os.Getenv("APSS_TEST_PROGRAM") != "" {
-		os.Exit(profiled(os.Getenv("APSS_TEST_PROFILE"), run))
+		os.Exit(profiled(os.Getenv("APSS_TEST_PROFILE"), func() int { return command(nil, os.Environ(), os.Stdout, os.Stderr) }))
 	}
 	os.Exit(m.Run())
 }

@@ -1,8 +1,7 @@
 package program
 
 import (
-	"errors"
-	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"regexp"
@@ -13,54 +12,50 @@ import (
 	"github.com/apss-sensor/apss/shared/setting"
 )
 
-// settings are the environment's.
+// settings are the environment's. The tag help is what -help prints.
 type settings struct {
-	Port     uint16     `env:"PORT, default=8080"`
-	LogLevel slog.Level `env:"LOG_LEVEL, default=INFO"`
+	Port     uint16     `env:"PORT, default=8080" help:"of the functions and of /metrics /healthz /readyz"`
+	LogLevel slog.Level `env:"LOG_LEVEL, default=INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
-	Project            string        `env:"PUBSUB_PROJECT_ID, required"`
-	DeadLettersTopic   string        `env:"DEAD_LETTERS_TOPIC, default=apss-dead-letters"`
-	DeadLettersTimeout time.Duration `env:"DEAD_LETTERS_TIMEOUT, default=10s"`
-	EventsTopic        string        `env:"EVENTS_TOPIC, default=apss-events"` // canaries go there
-	AlertsTopic        string        `env:"ALERTS_TOPIC, default=apss-alerts"` // likewise, and alerts about silent agents
+	Project            string        `env:"PUBSUB_PROJECT_ID, required" help:"Google Cloud project of the topics; required"`
+	DeadLettersTopic   string        `env:"DEAD_LETTERS_TOPIC, default=apss-dead-letters" help:"topic, by its id or full name, for what can never be delivered"`
+	DeadLettersTimeout time.Duration `env:"DEAD_LETTERS_TIMEOUT, default=10s" help:"time to publish a push's dead letters, 1s to 1m"`
+	EventsTopic        string        `env:"EVENTS_TOPIC, default=apss-events" help:"topic that Health publishes canaries to"`
+	AlertsTopic        string        `env:"ALERTS_TOPIC, default=apss-alerts" help:"likewise, and alerts about silent agents"`
 
-	// Integrations is the document, or the file that it is in. It may hold secrets in a local run.
-	Integrations secret.Value `env:"APSS_INTEGRATIONS"`
-	// Local says that this is a developer's machine: secrets may stand in the document, receivers may have private addresses.
-	Local   bool   `env:"APSS_LOCAL, default=false"`
-	Service string `env:"K_SERVICE"` // set by Cloud Run
+	Integrations secret.Value `env:"APSS_INTEGRATIONS" help:"the document of integrations (docs/integrations.md), or the file that it is in"`
+	Local        bool         `env:"APSS_LOCAL, default=false" help:"a developer's machine: secrets may stand in the document, receivers may have private addresses"`
+	Service      string       `env:"K_SERVICE" help:"set by Cloud Run"`
 
-	// AdminToken is what a caller of /health must show, as a reference or itself.
-	AdminToken  secret.Value  `env:"APSS_ADMIN_TOKEN"`
-	CheckEvery  time.Duration `env:"HEALTH_CHECK_EVERY, default=1m"`
-	CanaryEvery time.Duration `env:"HEALTH_CANARY_EVERY, default=5m"` // 0: none
-	Silence     time.Duration `env:"HEALTH_AGENT_SILENCE, default=3m"`
-	// Monitoring is what knows how much waits in the subscriptions: cloud, off, or in a local run the host:port of what
-	// stands where Cloud Monitoring stands.
-	Monitoring string `env:"HEALTH_MONITORING, default=cloud"`
+	AdminToken  secret.Value  `env:"APSS_ADMIN_TOKEN" help:"what a caller of /health must show, as a reference or itself; not set: nobody is let in, but on Cloud Run, which asks itself, and locally"`
+	CheckEvery  time.Duration `env:"HEALTH_CHECK_EVERY, default=1m" help:"time between two checks of an integration, 10s to 1h"`
+	CanaryEvery time.Duration `env:"HEALTH_CANARY_EVERY, default=5m" help:"time between two canaries, 10s to 1h; 0s: none"`
+	Silence     time.Duration `env:"HEALTH_AGENT_SILENCE, default=3m" help:"how long an agent without a heartbeat is not told of, 1s to 24h"`
+	Monitoring  string        `env:"HEALTH_MONITORING, default=cloud" help:"what knows how much waits in the subscriptions: cloud, off, or in a local run the host:port of a stand-in"`
 
-	// StateStore is what the instances share: memory (each has its own), redis://, rediss:// or firestore://.
-	StateStore         secret.Value `env:"STATE_STORE, default=memory"` // people put passwords into URLs
-	StateStorePassword secret.Value `env:"STATE_STORE_PASSWORD"`        // a reference
+	StateStore         secret.Value `env:"STATE_STORE, default=memory" help:"what instances remember together (docs/state.md): memory (each its own), redis://, rediss:// or firestore://"`
+	StateStorePassword secret.Value `env:"STATE_STORE_PASSWORD" help:"its password, as a reference"`
 
-	// Shortcuts: each makes an instance of its kind, beside those of the document.
-	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY"`
-	SweetSecurityEndpoint  secret.Value `env:"SWEET_SECURITY_ENDPOINT"` // people put keys into URLs
-	SweetSecurityAllowHTTP bool         `env:"SWEET_SECURITY_ALLOW_HTTP, default=false"`
-	SlackWebhookURL        secret.Value `env:"SLACK_WEBHOOK_URL"`
+	SweetSecurityKey       secret.Value `env:"SWEET_SECURITY_API_KEY" help:"a reference; makes an integration of this kind beside those of the document"`
+	SweetSecurityEndpoint  secret.Value `env:"SWEET_SECURITY_ENDPOINT" help:"its URL"` // people put keys into URLs
+	SweetSecurityAllowHTTP bool         `env:"SWEET_SECURITY_ALLOW_HTTP, default=false" help:"the URL may be http"`
+	SlackWebhookURL        secret.Value `env:"SLACK_WEBHOOK_URL" help:"a reference; makes a Slack integration likewise"`
 
-	Linger    time.Duration `env:"FORWARD_LINGER, default=50ms"`
-	MaxEvents int           `env:"FORWARD_MAX_EVENTS, default=1000"`
-	MaxBytes  int           `env:"FORWARD_MAX_BYTES, default=1048576"`
-	Flushes   int           `env:"FORWARD_FLUSHES, default=4"`
-	Calls     int           `env:"NOTIFY_CALLS, default=64"` // of alerts, to one receiver at the same time
-	InHand    int64         `env:"FORWARD_MAX_IN_HAND, default=67108864"`
-	// Of events and alerts alike: CallTimeout bounds one call to the receiver, Timeout a push from request to answer.
-	// AckDeadline is the subscription's, which is the request's timeout on Pub/Sub's side.
-	CallTimeout time.Duration `env:"FORWARD_CALL_TIMEOUT, default=10s"`
-	Timeout     time.Duration `env:"FORWARD_TIMEOUT, default=45s"`
-	AckDeadline time.Duration `env:"FORWARD_ACK_DEADLINE, default=60s"`
+	Linger    time.Duration `env:"FORWARD_LINGER, default=50ms" help:"how long a batch may gather events of several pushes, 0s to 1s"`
+	MaxEvents int           `env:"FORWARD_MAX_EVENTS, default=1000" help:"events in a call to the receiver, at most 10000"`
+	MaxBytes  int           `env:"FORWARD_MAX_BYTES, default=1048576" help:"their bytes, from 1024"`
+	Flushes   int           `env:"FORWARD_FLUSHES, default=4" help:"calls to one receiver of events at the same time, 1 to 100"`
+	Calls     int           `env:"NOTIFY_CALLS, default=64" help:"calls to one receiver of alerts at the same time, 1 to 1000"`
+	InHand    int64         `env:"FORWARD_MAX_IN_HAND, default=67108864" help:"bytes of pushes at the same time; more are answered 429 and come again"`
+
+	// Of events and alerts alike.
+	CallTimeout time.Duration `env:"FORWARD_CALL_TIMEOUT, default=10s" help:"time for a call to a receiver, 100ms to 5m"`
+	Timeout     time.Duration `env:"FORWARD_TIMEOUT, default=45s" help:"time for a push, from request to answer"`
+	AckDeadline time.Duration `env:"FORWARD_ACK_DEADLINE, default=60s" help:"that of the subscriptions, 10s to 10m"`
 }
+
+// Help writes a line for each setting.
+func Help(w io.Writer) error { return setting.Help(w, settings{}, nil) }
 
 // prefixes are ours: an unknown key under them is a spelling mistake.
 func prefixes() []string {
@@ -86,69 +81,55 @@ const topicPattern = `^(projects/[^/]+/topics/)?[A-Za-z][A-Za-z0-9._~%+-]{2,254}
 
 // Validate reports every setting that is out of range or contradicts another.
 func (s *settings) Validate() error {
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	between := func(name string, v, low, high time.Duration) {
-		if v < low || v > high {
-			fault("%s is %v, want %v to %v", name, v, low, high)
-		}
-	}
+	var f setting.Faults
 	if s.Port == 0 {
-		fault("PORT is 0, want 1 to 65535")
+		f.Add("PORT", "is 0, want 1 to 65535")
 	}
 	topics := regexp.MustCompile(topicPattern)
 	for _, t := range []struct{ key, topic string }{
 		{"DEAD_LETTERS_TOPIC", s.DeadLettersTopic}, {"EVENTS_TOPIC", s.EventsTopic}, {"ALERTS_TOPIC", s.AlertsTopic},
 	} {
 		if t.topic != "" && !topics.MatchString(t.topic) {
-			fault("%s %q is no topic's id or full name", t.key, t.topic)
+			f.Add(t.key, "%q is no topic's id or full name", t.topic)
 		}
 	}
-	between("HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
+	setting.Between(&f, "HEALTH_CHECK_EVERY", s.CheckEvery, 10*time.Second, time.Hour)
 	if s.CanaryEvery != 0 {
-		between("HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
+		setting.Between(&f, "HEALTH_CANARY_EVERY", s.CanaryEvery, 10*time.Second, time.Hour)
 	}
-	between("HEALTH_AGENT_SILENCE", s.Silence, time.Second, 24*time.Hour)
+	setting.Between(&f, "HEALTH_AGENT_SILENCE", s.Silence, time.Second, 24*time.Hour)
 	if host, port, err := net.SplitHostPort(s.Monitoring); s.Monitoring != "cloud" && s.Monitoring != "off" && s.Monitoring != "" {
 		switch {
 		case err != nil || host == "" || port == "":
-			fault("HEALTH_MONITORING %.100q is none of cloud, off and host:port", s.Monitoring)
+			f.Add("HEALTH_MONITORING", "%.100q is none of cloud, off and host:port", s.Monitoring)
 		case !s.Local:
-			fault("HEALTH_MONITORING is the address of a stand-in, which is for local runs (APSS_LOCAL=true): want cloud or off")
+			f.Add("HEALTH_MONITORING", "is the address of a stand-in, which is for local runs (APSS_LOCAL=true): want cloud or off")
 		}
 	}
 	// Longer answers make Pub/Sub push more slowly (cloud.google.com/pubsub/docs/push#push_backoff).
-	between("FORWARD_LINGER", s.Linger, 0, time.Second)
-	between("FORWARD_CALL_TIMEOUT", s.CallTimeout, 100*time.Millisecond, 5*time.Minute)
-	between("DEAD_LETTERS_TIMEOUT", s.DeadLettersTimeout, time.Second, time.Minute)
+	setting.Between(&f, "FORWARD_LINGER", s.Linger, 0, time.Second)
+	setting.Between(&f, "FORWARD_CALL_TIMEOUT", s.CallTimeout, 100*time.Millisecond, 5*time.Minute)
+	setting.Between(&f, "DEAD_LETTERS_TIMEOUT", s.DeadLettersTimeout, time.Second, time.Minute)
 	// cloud.google.com/pubsub/docs/lease-management: an ack deadline is 10 to 600 s.
-	between("FORWARD_ACK_DEADLINE", s.AckDeadline, 10*time.Second, 600*time.Second)
-	if s.MaxEvents < 1 || s.MaxEvents > envelope.MaxEvents {
-		fault("FORWARD_MAX_EVENTS is %d, want 1 to %d", s.MaxEvents, envelope.MaxEvents)
-	}
-	if s.MaxBytes < 1<<10 || s.MaxBytes > envelope.MaxUnpacked {
-		fault("FORWARD_MAX_BYTES is %d, want %d to %d", s.MaxBytes, 1<<10, envelope.MaxUnpacked)
-	}
-	if s.Flushes < 1 || s.Flushes > 100 {
-		fault("FORWARD_FLUSHES is %d, want 1 to 100", s.Flushes)
-	}
-	if s.Calls < 1 || s.Calls > 1000 {
-		fault("NOTIFY_CALLS is %d, want 1 to 1000", s.Calls)
-	}
+	setting.Between(&f, "FORWARD_ACK_DEADLINE", s.AckDeadline, 10*time.Second, 600*time.Second)
+	setting.Between(&f, "FORWARD_MAX_EVENTS", s.MaxEvents, 1, envelope.MaxEvents)
+	setting.Between(&f, "FORWARD_MAX_BYTES", s.MaxBytes, 1<<10, envelope.MaxUnpacked)
+	setting.Between(&f, "FORWARD_FLUSHES", s.Flushes, 1, 100)
+	setting.Between(&f, "NOTIFY_CALLS", s.Calls, 1, 1000)
 	if s.Local && s.Service != "" {
-		fault("APSS_LOCAL is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
+		f.Add("APSS_LOCAL", "is for a developer's machine, and K_SERVICE says that this is Cloud Run: take APSS_LOCAL away")
 	}
 	// See [budget.Budget.Share]: what is opened must fit into what the push itself leaves.
 	if least := int64(2*envelope.MaxPush + envelope.MaxUnpacked); s.InHand < least {
-		fault("FORWARD_MAX_IN_HAND is %d, want at least %d: twice the largest push, and what it unpacks to", s.InHand, least)
+		f.Add("FORWARD_MAX_IN_HAND", "is %d, want at least %d: twice the largest push, and what it unpacks to", s.InHand, least)
 	}
 	if least := s.Linger + callTries*s.CallTimeout + s.DeadLettersTimeout; s.Timeout <= least {
-		fault("FORWARD_TIMEOUT is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",
+		f.Add("FORWARD_TIMEOUT", "is %v, want more than %v = FORWARD_LINGER + %d x FORWARD_CALL_TIMEOUT + DEAD_LETTERS_TIMEOUT",
 			s.Timeout, least, callTries)
 	}
 	if s.Timeout >= s.AckDeadline {
-		fault("FORWARD_TIMEOUT is %v, want less than FORWARD_ACK_DEADLINE, %v: Pub/Sub would give up before the answer",
+		f.Add("FORWARD_TIMEOUT", "is %v, want less than FORWARD_ACK_DEADLINE, %v: Pub/Sub would give up before the answer",
 			s.Timeout, s.AckDeadline)
 	}
-	return errors.Join(errs...)
+	return f.Err()
 }

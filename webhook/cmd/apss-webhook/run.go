@@ -55,11 +55,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		err = errors.Join(err, tel.Shutdown(end))
-	}()
+	defer func() { err = errors.Join(err, tel.Shutdown(ctx)) }()
 	client, err := kube.New(nil)
 	if err != nil {
 		return err

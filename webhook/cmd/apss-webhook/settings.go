@@ -2,14 +2,10 @@ package main
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"reflect"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/apss-sensor/apss/shared/setting"
@@ -89,21 +85,10 @@ func load(environ []string) (*settings, error) {
 
 // Validate reports all that is out of range or contradictory, and fills in what follows from the rest.
 func (s *settings) Validate() error {
-	var errs []error
-	fault := func(key, format string, args ...any) { errs = append(errs, fmt.Errorf(key+": "+format, args...)) }
+	var f setting.Faults
 	needs := func(key, value, why string) {
 		if value == "" {
-			fault(key, "it is not set: %s", why)
-		}
-	}
-	during := func(key string, v, low, high time.Duration) {
-		if v < low || v > high {
-			fault(key, "%v is not between %v and %v", v, low, high)
-		}
-	}
-	between := func(key string, v, low, high int) {
-		if v < low || v > high {
-			fault(key, "%d is not between %d and %d", v, low, high)
+			f.Add(key, "it is not set: %s", why)
 		}
 	}
 	needs("POD_NAME", s.Pod, "the downward API has it, metadata.name")
@@ -115,31 +100,31 @@ func (s *settings) Validate() error {
 		needs("TLS_CERT_FILE", s.CertFile, "CERTS=files serves it")
 		needs("TLS_KEY_FILE", s.KeyFile, "CERTS=files serves it")
 	default:
-		fault("CERTS", "%q is none of self, files", s.Certs)
+		f.Add("CERTS", "%q is none of self, files", s.Certs)
 	}
 	if s.Certs == "self" && s.RelayCA != "" {
-		fault("RELAY_CA_FILE", "with CERTS=self the relay has our authority's certificate")
+		f.Add("RELAY_CA_FILE", "with CERTS=self the relay has our authority's certificate")
 	}
 	if s.Certs == "self" && s.PathsFile != "" {
-		fault("WEBHOOK_PATHS_FILE", "with CERTS=self the path is drawn and published by us")
+		f.Add("WEBHOOK_PATHS_FILE", "with CERTS=self the path is drawn and published by us")
 	}
 	switch s.Publisher {
 	case "pubsub":
 		needs("PUBSUB_PROJECT_ID", s.Project, "PUBLISHER=pubsub needs the project of its topic")
 	case "stdout", off:
 	default:
-		fault("PUBLISHER", "%q is none of pubsub, stdout, off", s.Publisher)
+		f.Add("PUBLISHER", "%q is none of pubsub, stdout, off", s.Publisher)
 	}
-	during("CA_GRACE", s.Grace, time.Minute, 365*24*time.Hour)
-	during("COVERAGE_INTERVAL", s.Coverage, 10*time.Second, 24*time.Hour)
-	during("DRAIN_DELAY", s.Delay, 0, 5*time.Minute)
-	during("DRAIN_TIMEOUT", s.Drain, time.Second, 5*time.Minute)
-	between("AUDIT_QUEUE", s.Queue, 16, 1_000_000)
-	between("REVIEWS_IN_FLIGHT", s.InFlight, 1, 10_000)
-	between("MAX_CONNECTIONS", s.Connections, 16, 100_000)
-	between("MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
+	setting.Between(&f, "CA_GRACE", s.Grace, time.Minute, 365*24*time.Hour)
+	setting.Between(&f, "COVERAGE_INTERVAL", s.Coverage, 10*time.Second, 24*time.Hour)
+	setting.Between(&f, "DRAIN_DELAY", s.Delay, 0, 5*time.Minute)
+	setting.Between(&f, "DRAIN_TIMEOUT", s.Drain, time.Second, 5*time.Minute)
+	setting.Between(&f, "AUDIT_QUEUE", s.Queue, 16, 1_000_000)
+	setting.Between(&f, "REVIEWS_IN_FLIGHT", s.InFlight, 1, 10_000)
+	setting.Between(&f, "MAX_CONNECTIONS", s.Connections, 16, 100_000)
+	setting.Between(&f, "MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
 	d, c := s.decide(), s.sidecar("")
-	return errors.Join(append(errs, d.Validate(), c.Validate())...)
+	return f.Err(d.Validate(), c.Validate())
 }
 
 func (s *settings) decide() decide.Settings {
@@ -190,14 +175,5 @@ func printHelp(w io.Writer) error {
 	if _, err := io.WriteString(w, usage); err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for f := range reflect.TypeFor[settings]().Fields() {
-		key, value, _ := strings.Cut(f.Tag.Get("env"), ", default=")
-		key, _, _ = strings.Cut(key, ",")
-		if value != "" {
-			value = " [" + value + "]"
-		}
-		fmt.Fprintf(table, "  %s\t%s%s\n", key, f.Tag.Get("help"), value)
-	}
-	return table.Flush()
+	return setting.Help(w, settings{}, nil)
 }
