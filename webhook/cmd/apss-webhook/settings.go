@@ -21,9 +21,12 @@ type settings struct {
 	Excluded []string      `env:"INJECT_EXCLUDED" help:"patterns of namespaces that are never injected, besides the system's"`
 	Classic  bool          `env:"INJECT_CLASSIC, default=false" help:"no native sidecars"`
 	First    bool          `env:"INJECT_FIRST, default=false" help:"before the application's init containers"`
+	Share    bool          `env:"INJECT_SHARE_PROCESSES, default=true" help:"one process namespace for the containers of a pod, where neither the pod nor its annotation apss.dev/share-processes says otherwise; without, the agent sees little"`
+	Security string        `env:"INJECT_POD_SECURITY, default=privileged" help:"level of Pod Security that namespaces without a label are held to (the defaults in the API server's AdmissionConfiguration): privileged, baseline, restricted"`
 
 	Image    string            `env:"SIDECAR_IMAGE" help:"of the agent, by digest; required"`
 	AnyImage bool              `env:"SIDECAR_ANY_IMAGE, default=false" help:"a tag will do: for local clusters"`
+	Pull     []string          `env:"SIDECAR_PULL_SECRETS" help:"names of Secrets to pull it with, added to the pods' own; they have to be in their namespaces"`
 	Port     int               `env:"SIDECAR_PORT, default=18080" help:"of the agent's /metrics and probes, in the network of the application"`
 	Spool    string            `env:"SIDECAR_SPOOL, default=64Mi" help:"size of its volume for what is not confirmed"`
 	CPU      string            `env:"SIDECAR_CPU_REQUEST, default=50m" help:"its request"`
@@ -128,13 +131,13 @@ func (s *settings) Validate() error {
 }
 
 func (s *settings) decide() decide.Settings {
-	return decide.Settings{All: s.All, OptOut: s.OptOut, Tier: s.Tier, Own: s.Namespace, Excluded: s.Excluded, Classic: s.Classic, First: s.First}
+	return decide.Settings{All: s.All, OptOut: s.OptOut, Tier: s.Tier, Own: s.Namespace, Excluded: s.Excluded, Classic: s.Classic, First: s.First, Unshared: !s.Share, Security: s.Security}
 }
 
 func (s *settings) sidecar(relayCA string) inject.Sidecar {
 	return inject.Sidecar{
 		Image: s.Image, AnyImage: s.AnyImage, Cluster: s.Cluster, Relay: s.Relay, RelayCA: relayCA, Audience: s.Audience, Port: s.Port, Spool: s.Spool,
-		Request: inject.Amount{CPU: s.CPU, Memory: s.Memory}, Limit: inject.Amount{CPU: s.MaxCPU, Memory: s.MaxMem}, Env: s.Env,
+		Request: inject.Amount{CPU: s.CPU, Memory: s.Memory}, Limit: inject.Amount{CPU: s.MaxCPU, Memory: s.MaxMem}, Env: s.Env, PullSecrets: s.Pull,
 	}
 }
 

@@ -204,6 +204,9 @@ func (h *Handler) review(r *http.Request, q *Request) (a answer) {
 			d = decide.Decision{Reason: decide.Failed}
 		}
 		a.reason, a.warnings = string(d.Reason), d.Warnings
+		if d.Reason == decide.Injected {
+			a.tier, a.less = string(d.Tier), string(d.Less)
+		}
 	}()
 	d, a.patch = h.pod(r, q)
 	if h.cfg.Observe != nil && !q.DryRun {

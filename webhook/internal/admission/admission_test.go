@@ -197,6 +197,18 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// The audit log has what the agent sees, and why it is no more.
+func TestTierIsTold(t *testing.T) {
+	for object, want := range map[string]string{
+		web: `"auditAnnotations":{"decision":"injected","tier":"pod-full"}`,
+		strings.Replace(web, `"containers"`, `"securityContext":{"runAsUser":7},"containers"`, 1): `"auditAnnotations":{"decision":"injected","tier":"pod-same-uid","tier-reason":"one-user"}`,
+	} {
+		if got := post(handler(t, nil), "application/json", strings.NewReader(review("shop", "", object))).Body.String(); !strings.Contains(got, want) {
+			t.Errorf("got %s want %s", got, want)
+		}
+	}
+}
+
 // Before the cluster is known, reviews are answered.
 func TestStarting(t *testing.T) {
 	h := handler(t, func(c *Config) { c.Ready = func() error { return errors.New("not yet") } })

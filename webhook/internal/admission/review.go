@@ -84,6 +84,8 @@ type answer struct {
 	uid      string
 	patch    []byte
 	reason   string
+	tier     string // of the agent that the pod got
+	less     string // why it is no more
 	warnings []string
 }
 
@@ -111,6 +113,12 @@ func (a *answer) append(b []byte) []byte {
 	}
 	b = append(b, `,"auditAnnotations":{"decision":`...)
 	b = quote(b, a.reason)
+	if a.tier != "" {
+		b = quote(append(b, `,"tier":`...), a.tier)
+	}
+	if a.less != "" {
+		b = quote(append(b, `,"tier-reason":`...), a.less)
+	}
 	return append(b, `}}}`...)
 }
 
