@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -112,28 +111,39 @@ func TestForgedReviewsGetNowhere(t *testing.T) {
 	made()
 }
 
+// metrics are those of all replicas of the webhook.
+func (w *webhook) metrics(ctx context.Context) (string, error) {
+	pods, err := w.pods(ctx, webhookName)
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for i := range pods {
+		text, err := w.client.CoreV1().Pods(w.namespace).ProxyGet("http", pods[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
+		if err != nil {
+			return "", err
+		}
+		all.Write(text)
+	}
+	return all.String(), nil
+}
+
 // count waits until a replica of the webhook counts something in a line of its metrics with all of these.
 func (w *webhook) count(parts ...string) {
 	w.t.Helper()
 	w.await("a count of "+strings.Join(parts, " "), func(ctx context.Context) error {
-		pods, err := w.pods(ctx, webhookName)
+		text, err := w.metrics(ctx)
 		if err != nil {
 			return err
 		}
-		for i := range pods {
-			text, err := w.client.CoreV1().Pods(w.namespace).ProxyGet("http", pods[i].Name, "8080", "/metrics", nil).DoRaw(ctx)
-			if err != nil {
-				return err
+		for line := range strings.Lines(text) {
+			has := !strings.HasSuffix(strings.TrimSpace(line), " 0")
+			for _, part := range parts {
+				has = has && strings.Contains(line, part)
 			}
-			for line := range bytes.Lines(text) {
-				has := true
-				for _, part := range parts {
-					has = has && bytes.Contains(line, []byte(part))
-				}
-				if has && !bytes.HasSuffix(bytes.TrimSpace(line), []byte(" 0")) {
-					w.t.Logf("%s", line)
-					return nil
-				}
+			if has {
+				w.t.Logf("%s", line)
+				return nil
 			}
 		}
 		return errors.New("there is none")
