@@ -84,8 +84,8 @@ func TestForgedReviewsGetNowhere(t *testing.T) {
 	}
 	w.count(`apss_admission_reviews_total{`, `reason="elsewhere"`)
 
-	// Another path is asked for, and pods go on to be made.
-	made := c.making()
+	// Another authority and another path are asked for, and pods go on to be made.
+	made, old := c.making(), w.bundle()
 	if _, err := w.client.CoreV1().Secrets(w.namespace).Patch(w.patience(), webhookCerts, types.MergePatchType,
 		[]byte(`{"metadata":{"annotations":{"apss.dev/rotate-ca":"1"}}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -105,6 +105,23 @@ func TestForgedReviewsGetNowhere(t *testing.T) {
 			if !strings.Contains(answer, "elsewhere") {
 				return errors.New("it is served still")
 			}
+		}
+		return nil
+	})
+	c.await("another authority", func(ctx context.Context) error {
+		leaf, err := w.served(ctx)
+		if err != nil {
+			return err
+		}
+		relay, err := w.client.CoreV1().Secrets(w.namespace).Get(ctx, relayCerts, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if verifies(old, leaf, w.name()) || verifies(old, first509(relay.Data["tls.crt"]), "") {
+			return errors.New("the old one signs")
+		}
+		if !verifies(w.bundle(), leaf, w.name()) {
+			t.Error("the webhook's certificate is not verified by what is published")
 		}
 		return nil
 	})

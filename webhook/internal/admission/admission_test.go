@@ -301,8 +301,14 @@ func FuzzReview(f *testing.F) {
 	f.Add(review("shop", "", web))
 	f.Add(review("shop", `"subResource":"exec",`, `{"command":["sh"]}`))
 	f.Add("{}")
-	h := handler(f, nil)
+	h, other := handler(f, nil), handler(f, func(c *Config) { c.Path = func(string) bool { return false } })
 	f.Fuzz(func(t *testing.T, body string) {
+		if w := post(other, "application/json", strings.NewReader(body)); w.Code != http.StatusNotFound {
+			var got response
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusOK || !got.Response.Allowed || got.Response.UID == "" || got.Response.Patch != nil {
+				t.Errorf("elsewhere, %s: got %d %s", body, w.Code, w.Body)
+			}
+		}
 		w := post(h, "application/json", strings.NewReader(body))
 		if w.Code == http.StatusBadRequest {
 			return
