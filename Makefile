@@ -42,7 +42,7 @@ e2e: build ## prove it on the cluster of KUBECONFIG, with APSS_E2E_LOAD as the c
 	@test -n "$$KUBECONFIG" || { echo "set KUBECONFIG, and APSS_E2E_LOAD or APSS_E2E_IMAGE: see infra/local/e2e/doc.go"; exit 1; }
 	$(GOBUILD) -o bin/ ./infra/local/e2e/witness
 	GOWORK=off go -C infra/tools build -o ../../bin/helm helm.sh/helm/v4/cmd/helm
-	go test -count=1 -v -timeout 30m ./infra/local/e2e
+	go test -count=1 -v -timeout 30m -parallel 3 ./infra/local/e2e
 
 .PHONY: dist
 dist: ## make dist/apss-functions.zip, from which the functions are built without a network; the same sources, the same bytes
@@ -99,7 +99,8 @@ vet: ## go vet
 	go vet $(PACKAGES)
 
 .PHONY: lint
-lint: ## golangci-lint, at the version that infra/tools pins
+lint: ## golangci-lint, and actionlint for the workflow, at the versions that infra/tools pins
+	@lint=$(call TOOL,actionlint) && echo "lint .github/workflows" && $$lint .github/workflows/*.yml
 	@lint=$(call TOOL,golangci-lint) && for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off $$lint run ./...) || exit 1; done
 
 .PHONY: race

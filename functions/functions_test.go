@@ -23,7 +23,7 @@ func TestEntries(t *testing.T) {
 		{"no integration", program.Forward, good, "/events/slack", 404},
 		{"another's path", program.Forward, good, "/alerts/sweetsecurity", 404},
 		{"nobody guards it", program.Health, good, "/health/sweetsecurity/test", 403},
-		{"another's path", program.Health, good, "/events/sweetsecurity", 404},
+		{"brought again", program.Health, good, "/events/sweetsecurity", 400},
 		{"another's path", program.Notify, good, "/events/sweetsecurity", 404},
 	}
 	for _, tt := range tests {

@@ -6,6 +6,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"cloud.google.com/go/cloudbuild/apiv1/v2/cloudbuildpb"
+	"google.golang.org/protobuf/encoding/protojson"
+	"sigs.k8s.io/yaml"
 )
 
 var (
@@ -56,6 +60,7 @@ func Builds(c *Config) (faults []string) {
 			}
 		}
 	}
+	faults = append(faults, cloudBuild(cloud)...)
 	trigger := c.resources["google_cloudbuild_trigger.push"]
 	for _, name := range found(substitution, cloud) {
 		if trigger == nil || !strings.Contains(c.argument(trigger.Body, "substitutions"), name+" ") {
@@ -63,5 +68,47 @@ func Builds(c *Config) (faults []string) {
 		}
 	}
 	slices.Sort(faults)
+	return faults
+}
+
+// used finds substitutions; $$ is a dollar sign of the step's own (cloud.google.com/build/docs/configuring-builds/substitute-variable-values).
+var used = regexp.MustCompile(`(?:^|[^$])\$\{?(_?[A-Z][A-Z0-9_]*)`)
+
+// cloudBuild returns where a build is none by Cloud Build's own messages, waits for a step that does not come before, or uses
+// a substitution that nobody gives.
+func cloudBuild(text string) (faults []string) {
+	fault := func(format string, args ...any) {
+		faults = append(faults, "cloudbuild.yaml: "+fmt.Sprintf(format, args...))
+	}
+	json, err := yaml.YAMLToJSONStrict([]byte(text))
+	if err != nil {
+		fault("%v", err)
+		return faults
+	}
+	var b cloudbuildpb.Build
+	if err := protojson.Unmarshal(json, &b); err != nil {
+		fault("%v", err)
+		return faults
+	}
+	var before []string
+	for _, s := range b.Steps {
+		for _, id := range s.WaitFor {
+			if id != "-" && !slices.Contains(before, id) {
+				fault("%s waits for %s, which is no step before it", s.Id, id)
+			}
+		}
+		if s.Name == "" || s.Id == "" || slices.Contains(before, s.Id) {
+			fault("a step has no name, no id or another's id: %q", s.Id)
+		}
+		before = append(before, s.Id)
+		for _, in := range slices.Concat(s.Args, s.Env) {
+			for _, name := range found(used, in) {
+				// Of those that a trigger gives by itself this one is used.
+				if _, ok := b.Substitutions[name]; !ok && name != "SHORT_SHA" {
+					fault("%s uses $%s, which nobody gives; $$ is a dollar sign", s.Id, name)
+				}
+			}
+		}
+	}
 	return faults
 }

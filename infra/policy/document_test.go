@@ -1,12 +1,17 @@
 package policy
 
 import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 )
@@ -28,14 +33,21 @@ func example(t *testing.T, name string) *Plan {
 	return inner
 }
 
-// TestExamples: the functions take the document that Terraform renders from each example, whole, and what each of them gets.
-func TestExamples(t *testing.T) {
-	apssctl := filepath.Join(t.TempDir(), "apssctl")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", apssctl, "./cmd/apssctl")
-	build.Dir = repository + "/functions"
-	if out, err := build.CombinedOutput(); err != nil {
+// build builds a program of the functions.
+func build(t *testing.T, program string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), program)
+	run := exec.CommandContext(t.Context(), "go", "build", "-o", file, "./cmd/"+program)
+	run.Dir = repository + "/functions"
+	if out, err := run.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return file
+}
+
+// TestExamples: the functions take the document that Terraform renders from each example, whole, and what each of them gets.
+func TestExamples(t *testing.T) {
+	apssctl := build(t, "apssctl")
 	check := func(t *testing.T, document string) string {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "integrations")
@@ -100,5 +112,74 @@ func TestEnvironment(t *testing.T) {
 			out.WriteString(name + "=" + variables[name] + "\n")
 		}
 		golden(t, "environment/"+function+".env", out.String())
+	}
+}
+
+// TestStarts: the functions start with what Terraform gives each of them in each example, and not with a document that has a
+// fault. (What make dist makes is started by the test of infra/tools/dist.)
+func TestStarts(t *testing.T) {
+	program := build(t, "apss-functions")
+	for _, name := range []string{"minimal", "complete"} {
+		environment, err := example(t, name).environment()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, function := range sortedKeys(environment) {
+			t.Run(name+"/"+function, func(t *testing.T) {
+				variables := environment[function]
+				if said, ok := start(t, program, variables); !ok {
+					t.Errorf("it does not serve:\n%s", said)
+				}
+				variables["APSS_INTEGRATIONS"] = `[{"kind":"slak"}]`
+				if said, ok := start(t, program, variables); ok || !strings.Contains(said, "slak") {
+					t.Errorf("with a fault in the document: serves: %t, says %q", ok, said)
+				}
+			})
+		}
+	}
+}
+
+// start runs a program with these variables until it answers at /healthz or ends, and returns its log and which of the two.
+func start(t *testing.T, program string, variables map[string]string) (said string, serves bool) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var log bytes.Buffer
+	run := exec.CommandContext(ctx, program)
+	run.Stdout, run.Stderr = &log, &log
+	run.Env = []string{"PORT=" + port, "PUBSUB_EMULATOR_HOST=127.0.0.1:1", "FIRESTORE_EMULATOR_HOST=127.0.0.1:1"} // nobody is asked for a token
+	for _, name := range sortedKeys(variables) {
+		run.Env = append(run.Env, name+"="+variables[name])
+	}
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = run.Wait(); close(ended) }()
+	defer func() { cancel(); <-ended; said = log.String() }()
+	for {
+		q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+port+"/healthz", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := http.DefaultClient.Do(q); err == nil {
+			answer.Body.Close()
+			return "", answer.StatusCode == http.StatusOK
+		}
+		select {
+		case <-ended:
+			return "", false
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }

@@ -62,9 +62,14 @@ func TooWide(c *Config) (faults []string) {
 				fault(address, "takes away what others have granted; use %s_iam_member", kind[:strings.Index(kind, "_iam_")])
 			}
 			role, member := c.argument(b, "role"), c.argument(b, "member")
+			roles := role
+			if role == "each.value" {
+				roles = c.argument(b, "for_each")
+			}
+			roles = strings.ReplaceAll(roles, "roles/bigquery.dataEditor", "") // what Pub/Sub asks for, on one table
 			for _, wide := range []string{"owner", "editor", "admin"} {
-				if strings.Contains(strings.ToLower(role), wide) && !strings.Contains(role, "bigquery.dataEditor") {
-					fault(address, "%s is more than anything here needs", role)
+				if strings.Contains(strings.ToLower(roles), wide) {
+					fault(address, "%s is more than anything here needs", roles)
 				}
 			}
 			if strings.Contains(member, "allUsers") || strings.Contains(member, "allAuthenticatedUsers") {

@@ -103,6 +103,8 @@ func TestRules(t *testing.T) {
 			{terraform + "/artifacts.tf", `"roles/storage.objectViewer"`, `"roles/storage.admin"`, "more than anything here needs"},
 			{identities, "member   = google_service_account.push[each.key].member", `member = "allUsers"`, "is for everybody"},
 			{terraform + "/state.tf", "condition {", "lifecycle {", "on the whole project has no condition"},
+			{terraform + "/archive.tf", `"roles/storage.objectCreator"`, `"roles/storage.objectAdmin"`, "more than anything here needs"},
+			{identities, `"google_cloud_run_v2_service_iam_member" "operators"`, `"google_service_account_key" "operators"`, "keys of service accounts"},
 		}},
 		{"Subscriptions", Subscriptions, []mutation{
 			{pubsub + "subscriptions.tf", `ttl = ""`, `ttl = "2678400s"`, "google_pubsub_subscription.way: expires"},
@@ -150,10 +152,49 @@ func TestRules(t *testing.T) {
 			{"cloudbuild.yaml", "args: [check]", "args: [checks]", "does not call make check"},
 			{"cloudbuild.yaml", "infra/build/chart", "infra/build/charts", "infra/build/charts"},
 			{terraform + "/artifacts.tf", "_BUCKET ", "_BUCKETS ", "the trigger gives no _BUCKET"},
+			{"cloudbuild.yaml", "    waitFor: [check, test]", "    waitsFor: [check, test]", `unknown field "waitsFor"`},
+			{"cloudbuild.yaml", "timeout: 3600s", "timeout: 1h", "invalid google.protobuf.Duration"},
+			{"cloudbuild.yaml", "CLOUD_LOGGING_ONLY", "CLOUD_ONLY", "CLOUD_ONLY"},
+			{"cloudbuild.yaml", "waitFor: [images]", "waitFor: [upload]", "chart waits for upload"},
+			{"cloudbuild.yaml", "$$BUCKET/charts", "$BUCKET/charts", "upload uses $BUCKET"},
 		}},
 		{"Words", Words, []mutation{
 			{"functions/internal/health/agent.go", `"an agent is silent"`, `"an agent says nothing"`, "an agent is silent"},
 			{"functions/internal/health/complain.go", `_canary_age_seconds`, `_canary_age`, "canary_age_seconds"},
+			{terraform + "/monitoring.tf", `field  = "agent_id"`, `field  = "agent_name"`, "a field agent_name"},
+		}},
+		{"Pages", Pages, []mutation{
+			{"README.md", "-var project=", "-var projekt=", "no example has a variable projekt"},
+			{"README.md", "terraform output helm_command", "terraform output next", "no example has an output next"},
+			{"README.md", "docs/install.md", "docs/installs.md", "there is no docs/installs.md"},
+			{"README.md", "    make dist", "    make zips", "there is no target zips"},
+			{"docs/install.md", "--set images.tag=", "--set image.tag=", "the chart has no value image.tag"},
+			{"docs/health.md", "apssctl dlq replay -integration", "apssctl dlq replay -intgration", "apssctl dlq replay has no flag -intgration"},
+			{"docs/health.md", "apssctl status ", "apssctl state ", "there is no use apssctl state"},
+			{"docs/add-slack.md", "  integrations = [{", "  integration = [{", "the module has no variable integration"},
+			{"docs/identities.md", "roles/bigquery.dataEditor", "roles/bigquery.dataOwner", "nobody is granted roles/bigquery.dataOwner"},
+			{terraform + "/identities.tf", "roles/monitoring.viewer", "roles/monitoring.editor", "does not tell of roles/monitoring.editor"},
+		}},
+		{"Services", Services, []mutation{
+			{terraform + "/services.tf", `    "logging.googleapis.com",`, "", "google_logging_metric.function needs logging.googleapis.com"},
+			{terraform + "/services.tf", `["bigquery.googleapis.com"]`, "[]", "google_bigquery_dataset.archive needs bigquery.googleapis.com"},
+			{terraform + "/budget.tf", `"google_billing_budget" "project"`, `"google_compute_network" "project"`, "which service has google_compute_network is not known"},
+		}},
+		{"Publishers", Publishers, []mutation{
+			{terraform + "/workload_identity.tf", `webhook = ["events"]`, `webhook = ["events", "alerts"]`, "webhook may publish [alerts events], and its settings have [events]"},
+			{terraform + "/workload_identity.tf", `relay = ["events", "alerts"]`, `relay = ["events"]`, "relay may publish [events]"},
+			{"webhook/cmd/apss-webhook/settings.go", "EVENTS_TOPIC, default", "TOPIC, default", "webhook may publish [events], and its settings have []"},
+			{"infra/helm/apss/templates/_helpers.tpl", `}}-{{ .component }}
+`, `}}-of-{{ .component }}
+`, "the chart names its service accounts otherwise"},
+		}},
+		{"Alarms", Alarms, []mutation{
+			{terraform + "/alerts.tf", "    dead_letters = {", "    dead = {", "no policy dead_letters"},
+			{terraform + "/monitoring.tf", "    silent_agents = {", "    agents = {", "no policy silent_agents"},
+			{terraform + "/alerts.tf", "subscription/oldest_unacked_message_age", "subscription/oldest_message_age", "waiting: there is no metric pubsub.googleapis.com/subscription/oldest_message_age"},
+			{terraform + "/dashboard.tf", "run.googleapis.com/request_latencies", "run.googleapis.com/latencies", "dashboard: there is no metric run.googleapis.com/latencies"},
+			{terraform + "/alerts.tf", `\"apss-dead-letters\"`, `\"apss-dead\"`, "dead_letters: there is no apss-dead"},
+			{terraform + "/alerts.tf", `apssctl dlq list`, `apssctl dlq ls`, "there is no use \"dlq ls\" of apssctl"},
 		}},
 	}
 	for _, r := range rules {

@@ -13,9 +13,9 @@ var (
 	member  = regexp.MustCompile(`jsonPayload\.([a-z_]+)`)
 )
 
-// Words returns what the log-based metrics look for and the functions do not say.
+// Words returns what alert policies and log-based metrics look for in the functions' logs, and these do not say.
 func Words(c *Config) (faults []string) {
-	v, err := c.Plan(minimal()).Value("local.log_metrics")
+	v, err := c.Plan(minimal()).Value("local.log_lines")
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -29,8 +29,8 @@ func Words(c *Config) (faults []string) {
 			said[s] = true
 		}
 	}
-	for name, metric := range v.Elements() {
-		filter := metric.GetAttr("filter").AsString()
+	for name, line := range v.Elements() {
+		filter := line.GetAttr("filter").AsString()
 		found := message.FindAllStringSubmatch(filter, -1)
 		if len(found) == 0 {
 			faults = append(faults, name.AsString()+": names no message")
@@ -40,6 +40,7 @@ func Words(c *Config) (faults []string) {
 				faults = append(faults, fmt.Sprintf("%s: no function logs %q", name.AsString(), m[1]))
 			}
 		}
+		filter += " jsonPayload." + line.GetAttr("field").AsString()
 		for _, m := range member.FindAllStringSubmatch(filter, -1) {
 			own := strings.TrimPrefix(strings.TrimPrefix(m[1], "events"), "alerts") // what is said of each topic
 			if m[1] != "message" && !said[m[1]] && !said[own] {

@@ -12,7 +12,7 @@ locals {
       align  = "ALIGN_MAX"
       reduce = "REDUCE_MAX"
       by     = ["resource.label.subscription_id"]
-      doc    = "A receiver refuses or does not answer. Ask `apssctl status` for the reason. Nothing is lost: what waits is kept for 7 days."
+      doc    = "A receiver refuses or does not answer. Ask `apssctl status` for the reason. Nothing is lost: what waits is kept for ${local.deadlines.keep / 86400} days."
     }
     dead_letters = {
       name   = "there are dead letters"
@@ -22,7 +22,7 @@ locals {
       align  = "ALIGN_MAX"
       reduce = "REDUCE_MAX"
       by     = []
-      doc    = "`apssctl dlq list` says which and why, `apssctl dlq replay` delivers them when the reason is gone. They are kept for 31 days."
+      doc    = "`apssctl dlq list` says which and why, `apssctl dlq replay` delivers them when the reason is gone. They are kept for ${local.deadlines.keep_dead / 86400} days."
     }
     refused = {
       name   = "pushes are refused for 10 minutes"
@@ -34,45 +34,15 @@ locals {
       by     = ["resource.label.subscription_id"]
       doc    = "The function answers that it cannot deliver. Its log has the reason, `apssctl status` says which receiver it is."
     }
-    failing = {
-      name   = "an integration is failing"
-      filter = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.function["failing"].name}\" AND resource.type=\"cloud_run_revision\""
-      above  = 2
-      for    = 0
-      align  = "ALIGN_DELTA"
-      reduce = "REDUCE_SUM"
-      by     = ["metric.label.integration"]
-      doc    = "Its receiver fails its checks or refuses our key. `apssctl status` says why."
-    }
-    late_canaries = {
-      name   = "a canary did not come out"
-      filter = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.function["late_canaries"].name}\" AND resource.type=\"cloud_run_revision\""
+    secret_expiry = {
+      name   = "a secret ends in 14 days"
+      filter = "metric.type=\"pubsub.googleapis.com/topic/send_message_operation_count\" AND resource.type=\"pubsub_topic\" AND resource.labels.topic_id=\"apss-secret-notices\""
       above  = 0
       for    = 0
       align  = "ALIGN_DELTA"
       reduce = "REDUCE_SUM"
-      by     = ["metric.label.integration"]
-      doc    = "A marked message did not reach the receiver for 15 minutes: the way is broken somewhere. `apssctl test NAME` tries its last part."
-    }
-    silent_agents = {
-      name   = "an agent is silent"
-      filter = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.function["silent_agents"].name}\" AND resource.type=\"cloud_run_revision\""
-      above  = 0
-      for    = 0
-      align  = "ALIGN_DELTA"
-      reduce = "REDUCE_SUM"
-      by     = ["metric.label.agent"]
-      doc    = "It sent no heartbeat for three of its intervals and did not say that it ends: somebody killed it, its node is gone, or it cannot publish."
-    }
-    unreadable_secrets = {
-      name   = "a secret cannot be read"
-      filter = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.function["unreadable_secrets"].name}\" AND resource.type=\"cloud_run_revision\""
-      above  = 0
-      for    = 0
-      align  = "ALIGN_DELTA"
-      reduce = "REDUCE_SUM"
-      by     = ["metric.label.secret"]
-      doc    = "It has no version, is disabled, or its grant is gone. The last value stands for an hour. `gcloud secrets versions list NAME`."
+      by     = []
+      doc    = "Secret Manager gave notice. Compare `expires` in the variable secrets with today, get a new value from the receiver, add it (`gcloud secrets versions add NAME --data-file=-`), and write its end into expires."
     }
   }
 
@@ -82,19 +52,28 @@ locals {
       name   = "nothing arrives on a way"
       filter = "metric.type=\"pubsub.googleapis.com/subscription/push_request_count\" AND ${local.our_subscriptions} AND metric.labels.response_class=\"ack\""
       by     = ["resource.label.subscription_id"]
-      doc    = "Not even a canary was acknowledged for half an hour. Either Health does not send them (see the other alert) or the function cannot be reached: `gcloud functions describe`."
+      doc    = "Not even a canary was acknowledged for half an hour. Either Health does not send them (see the other alert) or the function cannot be reached: `gcloud functions describe apss-forward --region ${var.region}`, or apss-notify, or apss-health."
     }
     ticks = {
       name   = "Health gets no ticks"
       filter = "metric.type=\"run.googleapis.com/request_count\" AND resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"apss-health\" AND metric.labels.response_code_class=\"2xx\""
       by     = ["resource.label.service_name"]
-      doc    = "Cloud Scheduler's job apss-tick fails or is paused: no checks, no canaries, no digests. `gcloud scheduler jobs describe apss-tick`."
+      doc    = "Cloud Scheduler's job apss-tick fails or is paused: no checks, no canaries, no digests. `gcloud scheduler jobs describe apss-tick --location ${var.region}`."
     }
   }
+
+  # Each kind of policy makes its own condition of what the tables say.
+  policies = merge(
+    { for key, p in local.thresholds : key => { name = p.name, doc = p.doc, kind = "threshold" } if key != "secret_expiry" || local.any_expires },
+    { for key, p in local.absences : key => { name = p.name, doc = p.doc, kind = "absence" } },
+    { for key, p in local.log_lines : key => { name = p.name, doc = p.doc, kind = "log" } },
+  )
 }
 
-resource "google_monitoring_alert_policy" "threshold" {
-  for_each = local.thresholds
+# What the logs say is matched there: a policy on a log-based metric that was made a moment ago is refused ("Cannot find metric(s)
+# that match type", terraform-provider-google#11102), and so would be the first apply.
+resource "google_monitoring_alert_policy" "trouble" {
+  for_each = local.policies
 
   project               = var.project
   display_name          = "APSS: ${each.value.name}"
@@ -104,16 +83,40 @@ resource "google_monitoring_alert_policy" "threshold" {
 
   conditions {
     display_name = each.value.name
-    condition_threshold {
-      filter          = each.value.filter
-      comparison      = "COMPARISON_GT"
-      threshold_value = each.value.above
-      duration        = "${each.value.for}s"
-      aggregations {
-        alignment_period     = "300s"
-        per_series_aligner   = each.value.align
-        cross_series_reducer = each.value.reduce
-        group_by_fields      = each.value.by
+
+    dynamic "condition_threshold" {
+      for_each = each.value.kind == "threshold" ? [local.thresholds[each.key]] : []
+      content {
+        filter          = condition_threshold.value.filter
+        comparison      = "COMPARISON_GT"
+        threshold_value = condition_threshold.value.above
+        duration        = "${condition_threshold.value.for}s"
+        aggregations {
+          alignment_period     = "300s"
+          per_series_aligner   = condition_threshold.value.align
+          cross_series_reducer = condition_threshold.value.reduce
+          group_by_fields      = condition_threshold.value.by
+        }
+      }
+    }
+    dynamic "condition_absent" {
+      for_each = each.value.kind == "absence" ? [local.absences[each.key]] : []
+      content {
+        filter   = condition_absent.value.filter
+        duration = "1800s"
+        aggregations {
+          alignment_period     = "300s"
+          per_series_aligner   = "ALIGN_DELTA"
+          cross_series_reducer = "REDUCE_SUM"
+          group_by_fields      = condition_absent.value.by
+        }
+      }
+    }
+    dynamic "condition_matched_log" {
+      for_each = each.value.kind == "log" ? [local.log_lines[each.key]] : []
+      content {
+        filter           = "${local.from_functions} AND ${condition_matched_log.value.filter}"
+        label_extractors = { (condition_matched_log.value.label) = "EXTRACT(jsonPayload.${condition_matched_log.value.field})" }
       }
     }
   }
@@ -121,68 +124,20 @@ resource "google_monitoring_alert_policy" "threshold" {
     content   = each.value.doc
     mime_type = "text/markdown"
   }
-  alert_strategy {
-    auto_close = "1800s"
-  }
-  depends_on = [google_project_service.api]
-}
+  dynamic "alert_strategy" {
+    for_each = each.value.kind == "absence" ? [] : [1]
+    content {
+      auto_close = each.value.kind == "log" ? "3600s" : "1800s"
 
-resource "google_monitoring_alert_policy" "absence" {
-  for_each = local.absences
-
-  project               = var.project
-  display_name          = "APSS: ${each.value.name}"
-  combiner              = "OR"
-  notification_channels = local.channels
-  user_labels           = local.labels
-
-  conditions {
-    display_name = each.value.name
-    condition_absent {
-      filter   = each.value.filter
-      duration = "1800s"
-      aggregations {
-        alignment_period     = "300s"
-        per_series_aligner   = "ALIGN_DELTA"
-        cross_series_reducer = "REDUCE_SUM"
-        group_by_fields      = each.value.by
+      dynamic "notification_rate_limit" {
+        for_each = each.value.kind == "log" ? [1] : []
+        content {
+          period = "3600s"
+        }
       }
     }
   }
-  documentation {
-    content   = each.value.doc
-    mime_type = "text/markdown"
-  }
-  depends_on = [google_project_service.api]
-}
 
-# Secret Manager's notice, 14 days before what the receiver gave ends.
-resource "google_monitoring_alert_policy" "secret_expiry" {
-  count = local.any_expires ? 1 : 0
-
-  project               = var.project
-  display_name          = "APSS: a secret ends in 14 days"
-  combiner              = "OR"
-  notification_channels = local.channels
-  user_labels           = local.labels
-
-  conditions {
-    display_name = "Secret Manager gave notice"
-    condition_threshold {
-      filter          = "metric.type=\"pubsub.googleapis.com/topic/send_message_operation_count\" AND resource.type=\"pubsub_topic\" AND resource.labels.topic_id=\"${google_pubsub_topic.secret_notices[0].name}\""
-      comparison      = "COMPARISON_GT"
-      threshold_value = 0
-      duration        = "0s"
-      aggregations {
-        alignment_period     = "300s"
-        per_series_aligner   = "ALIGN_DELTA"
-        cross_series_reducer = "REDUCE_SUM"
-      }
-    }
-  }
-  documentation {
-    content   = "Compare `expires` in the variable secrets with today. Get a new value from the receiver, add it (`gcloud secrets versions add NAME --data-file=-`), and write its end into expires."
-    mime_type = "text/markdown"
-  }
-  depends_on = [google_project_service.api]
+  # Google knows a metric when the service that has it is there.
+  depends_on = [google_project_service.api, google_cloudfunctions2_function.function, module.pubsub]
 }

@@ -7,7 +7,7 @@ resource "google_bigquery_dataset" "archive" {
   location                   = var.region
   labels                     = local.labels
   description                = "APSS: every alert, as it was published"
-  delete_contents_on_destroy = false
+  delete_contents_on_destroy = !var.archive.protected
   depends_on                 = [google_project_service.api]
 }
 
@@ -18,7 +18,7 @@ resource "google_bigquery_table" "alerts" {
   dataset_id          = google_bigquery_dataset.archive[0].dataset_id
   table_id            = "alerts"
   labels              = local.labels
-  deletion_protection = false # the dataset is not deleted while it holds anything
+  deletion_protection = var.archive.protected
 
   time_partitioning {
     type          = "DAY"
@@ -76,6 +76,7 @@ resource "google_storage_bucket" "archive" {
   labels                      = local.labels
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
+  force_destroy               = !var.archive.protected
 
   lifecycle_rule {
     condition {

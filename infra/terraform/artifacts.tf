@@ -24,6 +24,17 @@ resource "google_artifact_registry_repository" "images" {
   depends_on = [google_project_service.api]
 }
 
+# Nodes pull as the service account of their cluster or node pool.
+resource "google_artifact_registry_repository_iam_member" "nodes" {
+  for_each = var.node_service_accounts
+
+  project    = var.project
+  location   = var.region
+  repository = google_artifact_registry_repository.images.name
+  role       = "roles/artifactregistry.reader"
+  member     = "serviceAccount:${each.value}"
+}
+
 # The functions' builds: they read their source, write their image and their log
 # (cloud.google.com/build/docs/securing-builds/configure-user-specified-service-accounts).
 resource "google_artifact_registry_repository_iam_member" "build" {
@@ -108,11 +119,12 @@ resource "google_project_iam_member" "ci" {
   member  = google_service_account.ci[0].member
 }
 
-# It adds zips and cannot take one away or replace it: their names say what is in them.
+# It adds zips and charts, after a look whether they are there (gcloud storage cp --no-clobber), and cannot take one away or
+# replace it: the names of zips say what is in them.
 resource "google_storage_bucket_iam_member" "ci" {
-  count = var.repository == null ? 0 : 1
+  for_each = toset(var.repository == null ? [] : ["roles/storage.objectCreator", "roles/storage.objectViewer"])
 
   bucket = google_storage_bucket.source.name
-  role   = "roles/storage.objectCreator"
+  role   = each.value
   member = google_service_account.ci[0].member
 }

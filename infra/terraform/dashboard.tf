@@ -1,5 +1,5 @@
 locals {
-  tiles = [
+  tiles = concat([
     { title = "Oldest message that waits, by way", metric = "pubsub.googleapis.com/subscription/oldest_unacked_message_age", on = local.our_subscriptions, align = "ALIGN_MAX", reduce = "REDUCE_MAX", by = ["resource.label.subscription_id"] },
     { title = "Messages that wait, by way", metric = "pubsub.googleapis.com/subscription/num_undelivered_messages", on = local.our_subscriptions, align = "ALIGN_MAX", reduce = "REDUCE_MAX", by = ["resource.label.subscription_id"] },
     { title = "Pushes a second, by way and answer", metric = "pubsub.googleapis.com/subscription/push_request_count", on = local.our_subscriptions, align = "ALIGN_RATE", reduce = "REDUCE_SUM", by = ["resource.label.subscription_id", "metric.label.response_class"] },
@@ -7,8 +7,9 @@ locals {
     { title = "Dead letters", metric = "pubsub.googleapis.com/subscription/num_undelivered_messages", on = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"apss-dead-letters\"", align = "ALIGN_MAX", reduce = "REDUCE_MAX", by = [] },
     { title = "Time of a push at the functions, 99th percentile", metric = "run.googleapis.com/request_latencies", on = local.our_services, align = "ALIGN_PERCENTILE_99", reduce = "REDUCE_MAX", by = ["resource.label.service_name"] },
     { title = "Running copies of the functions", metric = "run.googleapis.com/container/instance_count", on = local.our_services, align = "ALIGN_MAX", reduce = "REDUCE_SUM", by = ["resource.label.service_name"] },
-    { title = "Integrations that are failing", metric = "logging.googleapis.com/user/${google_logging_metric.function["failing"].name}", on = "resource.type=\"cloud_run_revision\"", align = "ALIGN_DELTA", reduce = "REDUCE_SUM", by = ["metric.label.integration"] },
-  ]
+    ], [for key, line in local.log_lines :
+    { title = "Log: ${line.name}", metric = "logging.googleapis.com/user/${google_logging_metric.function[key].name}", on = "resource.type=\"cloud_run_revision\"", align = "ALIGN_DELTA", reduce = "REDUCE_SUM", by = ["metric.label.${line.label}"] }
+  ])
   our_services = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=monitoring.regex.full_match(\"apss-(forward|notify|health)\")"
 }
 

@@ -39,8 +39,7 @@ resource "google_storage_bucket" "source" {
 
   lifecycle_rule {
     condition {
-      age                = 90
-      num_newer_versions = 3
+      days_since_noncurrent_time = 90 # a zip that Terraform has replaced by another is kept so long
     }
     action {
       type = "Delete"

@@ -1,5 +1,5 @@
 output "helm_command" {
-  description = "What to run next, with a cluster's credentials at hand."
+  description = "What to run next, with a cluster's credentials at hand. CLUSTER and TAG are yours; a chart that a build has packaged names its images itself, by digest, and needs neither tag nor allowTag."
   value       = <<-EOT
     helm upgrade --install apss infra/helm/apss \
       --namespace ${var.edge.namespace} --create-namespace \
@@ -7,7 +7,8 @@ output "helm_command" {
       --set project=${var.project} \
       --set topics.events=${module.pubsub.topics["events"].name} \
       --set topics.alerts=${module.pubsub.topics["alerts"].name} \
-      --set images.registry=${local.registry}
+      --set images.registry=${local.registry} \
+      --set images.allowTag=true --set images.tag=TAG
   EOT
 }
 

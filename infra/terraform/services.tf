@@ -3,10 +3,10 @@ locals {
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
-    "cloudresourcemanager.googleapis.com",
     "cloudscheduler.googleapis.com",
     "firestore.googleapis.com",
     "iam.googleapis.com",
+    "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",
     "run.googleapis.com",
@@ -28,11 +28,18 @@ resource "google_project_service" "api" {
   disable_on_destroy = false # others in the project may use it
 }
 
-# The project's number is in the names of Google's own service agents. It is read after the services are there, and not
-# before, so that a first plan asks nobody.
+# The project's number is in the names of Google's own service agents. It is read after the service that knows it is there, so
+# that a first plan asks nobody, and after no other: a service that is switched on later would make the number unknown until
+# apply, and every grant to an agent would be taken away and made anew.
+resource "google_project_service" "resource_manager" {
+  project            = var.project
+  service            = "cloudresourcemanager.googleapis.com"
+  disable_on_destroy = false
+}
+
 data "google_project" "this" {
   project_id = var.project
-  depends_on = [google_project_service.api]
+  depends_on = [google_project_service.resource_manager]
 }
 
 locals {

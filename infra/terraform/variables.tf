@@ -1,6 +1,7 @@
 variable "project" {
   description = "Id of the Google Cloud project that everything is made in."
   type        = string
+  nullable    = false
 
   validation {
     # cloud.google.com/resource-manager/docs/creating-managing-projects
@@ -12,10 +13,12 @@ variable "project" {
 variable "region" {
   description = "Region of the functions, the images, the state and the archives."
   type        = string
+  nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
-    error_message = "region: \"${var.region}\" is no region. Write one like \"europe-west1\"; \"europe-west1-b\" would be a zone and \"EU\" is several regions."
+    # How Google names them (cloud.google.com/about/locations); which there are changes, and Google says so at apply.
+    condition     = can(regex("^(africa|asia|australia|europe|me|northamerica|southamerica|us)-(north|south)?(central|east|north|south|west)[1-9][0-9]?$", var.region))
+    error_message = "region: \"${var.region}\" is no region of Google Cloud. Write one like \"europe-west1\" or \"us-central1\"; \"europe-west1-b\" would be a zone and \"EU\" is several regions."
   }
 }
 
@@ -23,6 +26,7 @@ variable "labels" {
   description = "Labels on everything that can have them, beside app=apss."
   type        = map(string)
   default     = {}
+  nullable    = false
 
   validation {
     # cloud.google.com/resource-manager/docs/labels-overview
@@ -48,6 +52,7 @@ variable "functions_runtime" {
   description = "Runtime of the functions; Go 1.26 or later."
   type        = string
   default     = "go126"
+  nullable    = false
 
   validation {
     condition     = can(regex("^go1(2[6-9]|[3-9][0-9])$", var.functions_runtime))
@@ -59,10 +64,12 @@ variable "instances" {
   description = "Running copies of each function: min are always there, which costs and makes the first alert after a pause a few seconds faster."
   type        = object({ min = optional(number, 0), max = optional(number, 10) })
   default     = {}
+  nullable    = false
 
   validation {
-    condition     = var.instances.min >= 0 && var.instances.max >= 1 && var.instances.max <= 100 && var.instances.min <= var.instances.max
-    error_message = "instances: want 0 <= min <= max and max from 1 to 100, for instance {min = 1, max = 10}."
+    condition = (var.instances.min >= 0 && var.instances.max >= 1 && var.instances.max <= 100 && var.instances.min <= var.instances.max
+    && floor(var.instances.min) == var.instances.min && floor(var.instances.max) == var.instances.max)
+    error_message = "instances: want whole numbers, 0 <= min <= max and max from 1 to 100, for instance {min = 1, max = 10}."
   }
 }
 
@@ -70,6 +77,7 @@ variable "log_level" {
   description = "Level of the functions' logs. The alert on canaries and on silent agents reads those of INFO and WARN."
   type        = string
   default     = "INFO"
+  nullable    = false
 
   validation {
     condition     = contains(["DEBUG", "INFO"], var.log_level)
@@ -92,6 +100,7 @@ variable "health_ingress" {
   description = "Who can reach the function Health over the network: ALLOW_INTERNAL_ONLY, or ALLOW_ALL for apssctl on a laptop. In both cases Cloud Run lets only operators in."
   type        = string
   default     = "ALLOW_INTERNAL_ONLY"
+  nullable    = false
 
   validation {
     condition     = contains(["ALLOW_INTERNAL_ONLY", "ALLOW_ALL"], var.health_ingress)
@@ -103,6 +112,7 @@ variable "operators" {
   description = "Who may ask how the integrations are (apssctl status, test) and read and take dead letters."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for m in var.operators : can(regex("^(user|group|serviceAccount):[^@ ]+@[^@ ]+$", m))])
@@ -114,6 +124,7 @@ variable "subscription_filters" {
   description = "Whether routes become filters of the subscriptions, as far as they can, which saves pushes. A changed filter makes a new subscription: see README."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "edge" {
@@ -124,7 +135,8 @@ variable "edge" {
     relay     = optional(string, "apss-relay")
     webhook   = optional(string, "apss-webhook")
   })
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     # kubernetes.io/docs/concepts/overview/working-with-objects/names: RFC 1123
@@ -133,10 +145,23 @@ variable "edge" {
   }
 }
 
+variable "node_service_accounts" {
+  description = "Service accounts of the clusters' nodes (emails), which pull the images."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for a in var.node_service_accounts : can(regex("^[a-z0-9-]+@[a-z0-9.-]+\\.gserviceaccount\\.com$", a))])
+    error_message = "node_service_accounts: ${join(", ", [for a in var.node_service_accounts : "\"${a}\"" if !can(regex("^[a-z0-9-]+@[a-z0-9.-]+\\.gserviceaccount\\.com$", a))])} is no service account's email. Write, for instance, [\"123456789012-compute@developer.gserviceaccount.com\"]; gcloud container node-pools describe shows it (config.serviceAccount), and \"default\" there is that one."
+  }
+}
+
 variable "cluster_projects" {
   description = "Projects of the clusters, number by id, when they are not in this project: {\"acme-prod\" = \"123456789012\"}."
   type        = map(string)
   default     = {}
+  nullable    = false
 
   validation {
     condition = alltrue([for id, number in var.cluster_projects :
@@ -150,16 +175,19 @@ variable "state_protected" {
   description = "Whether the state's database refuses to be deleted. What it holds is remade in a day; some alerts would be told twice."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "archive" {
-  description = "Copies for later, by subscriptions that need no code: alerts into BigQuery, the events' envelopes into Cloud Storage."
+  description = "Copies for later, by subscriptions that need no code: alerts into BigQuery, the events' envelopes into Cloud Storage. What is protected is not deleted with what it holds, whatever is destroyed."
   type = object({
     alerts      = optional(bool, false)
     events      = optional(bool, false)
     delete_days = optional(number, 365)
+    protected   = optional(bool, true)
   })
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     condition     = var.archive.delete_days >= 1 && var.archive.delete_days == floor(var.archive.delete_days)
@@ -173,7 +201,8 @@ variable "notify" {
     emails   = optional(set(string), [])
     channels = optional(set(string), [])
   })
-  default = {}
+  default  = {}
+  nullable = false
 
   validation {
     condition     = alltrue([for e in var.notify.emails : can(regex("^[^@ ]+@[^@ ]+\\.[^@ ]+$", e))])

@@ -2,6 +2,7 @@ variable "integrations" {
   description = "The document of integrations, as docs/integrations.md describes it: a list in HCL, or yamldecode(file(\"integrations.yaml\"))."
   type        = any
   default     = []
+  nullable    = false
 
   # Each check is one sentence. Those that follow the first take for granted what it says.
   validation {

@@ -6,6 +6,7 @@ variable "secrets" {
   EOT
   type        = map(object({ version = optional(number), expires = optional(string) }))
   default     = {}
+  nullable    = false
 
   validation {
     # cloud.google.com/secret-manager/docs/creating-and-accessing-secrets
@@ -26,14 +27,21 @@ variable "secret_values" {
   description = "Values of those secrets that have a version. Give them in TF_VAR_secret_values and nowhere else; they are not kept."
   type        = map(string)
   default     = {}
+  nullable    = false
   ephemeral   = true
   sensitive   = true
+
+  validation {
+    condition     = alltrue([for name, s in var.secrets : s.version == null || try(length(var.secret_values[name]) > 0, false)])
+    error_message = "secret_values: a secret that has a version has no value here (the variable secrets says which). Give it with each plan, for instance export TF_VAR_secret_values='{\"pagerduty\":\"...\"}'; or add the value by hand, and then take its version away."
+  }
 }
 
 variable "existing_secrets" {
   description = "Full names of secrets that exist already, here or in another project, that integrations refer to."
   type        = set(string)
   default     = []
+  nullable    = false
 
   validation {
     condition     = alltrue([for s in var.existing_secrets : can(regex("^projects/[a-z][a-z0-9-]+/secrets/[A-Za-z0-9_-]{1,255}$", s))])

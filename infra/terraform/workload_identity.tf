@@ -3,12 +3,17 @@
 locals {
   cluster_projects = length(var.cluster_projects) > 0 ? var.cluster_projects : { (var.project) = data.google_project.this.number }
 
-  publishers = {
-    for p in setproduct(keys(local.cluster_projects), ["agent", "relay", "webhook"], ["events", "alerts"]) : join("/", p) => {
-      topic  = p[2]
-      member = "principal://iam.googleapis.com/projects/${local.cluster_projects[p[0]]}/locations/global/workloadIdentityPools/${p[0]}.svc.id.goog/subject/ns/${var.edge.namespace}/sa/${var.edge[p[1]]}"
-    }
-  }
+  publishes = { agent = ["events", "alerts"], relay = ["events", "alerts"], webhook = ["events"] }
+  publishers = merge([
+    for project, number in local.cluster_projects : merge([
+      for program, topics in local.publishes : {
+        for topic in topics : "${project}/${program}/${topic}" => {
+          topic  = topic
+          member = "principal://iam.googleapis.com/projects/${number}/locations/global/workloadIdentityPools/${project}.svc.id.goog/subject/ns/${var.edge.namespace}/sa/${var.edge[program]}"
+        }
+      }
+    ]...)
+  ]...)
 }
 
 resource "google_pubsub_topic_iam_member" "edge" {

@@ -129,22 +129,24 @@ func TestServeSaysWhyTheListenerFailed(t *testing.T) {
 }
 
 func TestServeEndsSlowClients(t *testing.T) {
-	s := Server{
-		HeaderTimeout: 20 * time.Millisecond, ReadTimeout: 40 * time.Millisecond, IdleTimeout: 20 * time.Millisecond,
-		MaxHeaderBytes: 1 << 10, Log: slog.New(slog.DiscardHandler),
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	const short = 20 * time.Millisecond
+	for name, c := range map[string]struct {
+		limit      Server // what is not in it is generous: a client that stalls before it sends is none of these
+		send, want string
+	}{
+		"header":     {Server{HeaderTimeout: short}, "GET / HTTP/1.1\r\nHost: x\r\n", ""},
+		"body":       {Server{ReadTimeout: short, HeaderTimeout: time.Minute}, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", "408"},
+		"idle":       {Server{IdleTimeout: short}, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+		"big header": {Server{MaxHeaderBytes: 1 << 10}, "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 6<<10) + "\r\n\r\n", "431"},
+	} {
+		s := c.limit
+		s.Log = slog.New(slog.DiscardHandler)
+		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := io.ReadAll(r.Body); err != nil {
 				w.WriteHeader(http.StatusRequestTimeout)
 			}
-		}),
-	}
-	url, stop, result := start(t, s)
-	for name, c := range map[string]struct{ send, want string }{
-		"header":     {"GET / HTTP/1.1\r\nHost: x\r\n", ""},
-		"body":       {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", "408"},
-		"idle":       {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
-		"big header": {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 6<<10) + "\r\n\r\n", "431"},
-	} {
+		})
+		url, stop, result := start(t, s)
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -155,10 +157,10 @@ func TestServeEndsSlowClients(t *testing.T) {
 		if status, _, _ := strings.Cut(strings.TrimPrefix(string(got), "HTTP/1.1 "), " "); status != c.want {
 			t.Errorf("%s: got %q want status %q", name, got, c.want)
 		}
-	}
-	stop()
-	if err := <-result; err != nil {
-		t.Error(err)
+		stop()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -168,17 +170,23 @@ func TestServeEndsClientsThatDoNotRead(t *testing.T) {
 			_, err = w.Write(make([]byte, 1<<20))
 		}
 	})})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil { // only its header
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v want the server to have closed the connection", err)
+	for deadline := time.Now().Add(30 * time.Second); ; { // where the server stalls it writes nothing in its time
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil { // only its header
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %v want the server to have closed the connection", err)
+		}
+		break
 	}
 	stop()
 	if err := <-result; err != nil {

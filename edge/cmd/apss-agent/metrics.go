@@ -53,6 +53,8 @@ func allFigures() []figure {
 	})
 	add(false, "process.exits", "{event}", "processes that ended", func(f *figures) int64 { return int64(f.process.Exits) })
 	add(false, "process.lost", "{announcement}", "announcements that could not be taken", func(f *figures) int64 { return int64(f.process.Lost) })
+	add(false, "process.held_up", "{read}", "reads of processes that the kernel held up", func(f *figures) int64 { return int64(f.process.HeldUp) })
+	add(true, "process.blocked", "{read}", "those that it holds up now", func(f *figures) int64 { return int64(f.process.Blocked) })
 	add(false, "process.redacted", "{credential}", "credentials that were taken out of arguments", func(f *figures) int64 { return int64(f.process.Redacted) })
 	add(true, "process.processes", "{process}", "processes that are known now", func(f *figures) int64 { return int64(f.process.Processes) })
 
@@ -64,6 +66,8 @@ func allFigures() []figure {
 	add(false, "file.reads.overflows", "{overflow}", "times that the kernel's queue of opens overflowed", func(f *figures) int64 { return int64(f.file.ReadOverflows) })
 	add(false, "file.reads.untold", "{open}", "opens that were not told: they could have been the agent's own, or there were too many readers", func(f *figures) int64 { return int64(f.file.ReadsUnsure) })
 	add(false, "file.writers.missed", "{change}", "changes that came too fast for a search for who made them", func(f *figures) int64 { return int64(f.file.WritersMissed) })
+	add(false, "file.stalls", "{stall}", "times that the file system of a watched path did not answer", func(f *figures) int64 { return int64(f.file.Stalls) })
+	add(true, "file.stalled", "s", "how long that has lasted now", func(f *figures) int64 { return int64(f.file.Stalled.Seconds()) })
 	add(false, "file.state.faults", "{fault}", "times that the baseline on disk could not be used", func(f *figures) int64 { return int64(f.file.StateFaults) })
 	by("file.skipped", "{file}", "what was not taken in, by reason; again at each rescan", "reason", map[string]func(*figures) int64{
 		"permission":   func(f *figures) int64 { return int64(f.file.Skipped.Permission) },

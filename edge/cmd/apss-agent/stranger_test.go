@@ -18,6 +18,9 @@ import (
 // strangerKey makes this program the stranger of a test: a process that is not the agent's.
 const strangerKey = "APSS_TEST_STRANGER"
 
+// written is what it writes.
+const written = "root:x:0:0\npassword=hunter2\n"
+
 func TestMain(m *testing.M) {
 	if root, ok := os.LookupEnv(strangerKey); ok {
 		if err := estrange(root); err != nil {
@@ -58,7 +61,7 @@ func estrange(root string) error {
 			}
 		case "write":
 			if err = os.MkdirAll(filepath.Dir(object), 0o755); err == nil {
-				err = os.WriteFile(object, []byte("root:x:0:0\npassword=hunter2\n"), 0o644)
+				err = os.WriteFile(object, []byte(written), 0o644)
 			}
 		case "append":
 			var f *os.File

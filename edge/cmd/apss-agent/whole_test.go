@@ -106,7 +106,10 @@ func startPair(t *testing.T, container func(int32, uint64) (*event.Container, bo
 	wg.Go(func() { _ = processes.Run(ctx, func(*event.Event) {}, sealed) })
 	wg.Go(func() { _ = files.Run(ctx, func(e *event.Event) { w.events <- e }, sealed) })
 	wg.Go(func() { follow(ctx, "/proc", processes.Inhabitants, views) })
-	w.wait(t, "the sensors are ready", func() bool { return processes.Watching() == nil && files.Watching() == nil })
+	w.wait(t, "the sensors are ready, and know what is in the files", func() bool {
+		st := files.Stats()
+		return processes.Watching() == nil && files.Watching() == nil && st.Watches > 0 && st.Unhashed == 0
+	})
 	return w
 }
 
@@ -253,8 +256,10 @@ func TestFilesOfAContainer(t *testing.T) {
 	if len(got) != 1 || e.File.Path != "/etc/passwd" || e.Container == nil || e.Container.ID != "two" || !strings.Contains(e.File.Diff, "+eve::0:0") {
 		t.Errorf("got %d events, the last %+v of container %+v; want the second container's /etc/passwd, with a diff", len(got), e.File, e.Container)
 	}
-	first.do(t, "write /home/late/.ssh/authorized_keys") // a home that was not there
-	got = w.until(t, "keys of a new home", func(e *event.Event) bool { return e.File.Path == "/home/late/.ssh/authorized_keys" })
+	first.do(t, "write /home/late/.ssh/authorized_keys")               // a home that was not there
+	got = w.until(t, "keys of a new home", func(e *event.Event) bool { // which may be seen before it is written
+		return e.File.Path == "/home/late/.ssh/authorized_keys" && e.File.Size == int64(len(written))
+	})
 	if e := got[len(got)-1]; e.Container == nil || e.Container.ID != "one" {
 		t.Errorf("got keys in %+v, want container one", e.Container)
 	}

@@ -74,7 +74,7 @@ func TestPubSubOutage(t *testing.T) {
 			}
 		}
 		slices.Sort(got)
-		return got
+		return slices.Compact(got) // a message whose answer came too late comes twice
 	}
 
 	r.say(event.Low, 0, 250)

@@ -135,11 +135,11 @@ func verdict(topic string, err error) error {
 	}
 	if code == codes.PermissionDenied {
 		o.Class = outcome.Auth
-		o.Reason += ": not allowed; give the agent's service account roles/pubsub.publisher on the topic"
+		o.Reason += ": not allowed; give the service account that publishes roles/pubsub.publisher on the topic"
 	}
 	if code == codes.Unauthenticated {
 		o.Class = outcome.Auth
-		o.Reason += ": no valid credentials; check the agent's service account and Workload Identity"
+		o.Reason += ": no valid credentials; check the service account that publishes and its Workload Identity"
 	}
 	if code == codes.InvalidArgument {
 		o.Class = outcome.Permanent

@@ -111,10 +111,10 @@ func verdict(err error) answer {
 		return refused(http.StatusUnprocessableEntity, reasonPubSub, "Pub/Sub will never accept the message")
 	case o.Class == outcome.Auth:
 		return answer{status: http.StatusServiceUnavailable, reason: reasonPubSub, after: 10 * time.Second,
-			text: "Pub/Sub does not accept the relay; why is in its log"}
+			text: "Pub/Sub does not accept the relay; the relay's log says why"}
 	default:
 		return answer{status: http.StatusTooManyRequests, reason: reasonPubSub, after: max(o.After, 2*time.Second),
-			text: "Pub/Sub does not take it now"}
+			text: "Pub/Sub does not take it now; the relay's log says why"}
 	}
 }
 

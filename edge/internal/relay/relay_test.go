@@ -158,15 +158,11 @@ func TestManyTricklesBecomeFewMessages(t *testing.T) {
 }
 
 func TestUrgentDoesNotWait(t *testing.T) {
-	h := open(t, tokens{"a": pod("shop", "till")}, func(c *relay.Config) { c.Seal.After = 5 * time.Second })
+	h := open(t, tokens{"a": pod("shop", "till")}, func(c *relay.Config) { c.Seal.After = time.Hour }) // what may wait gets no answer
 	urgent := honest("shop", "till")
 	urgent.Severity = event.Critical
-	began := time.Now()
 	if err := h.sidecar("a").Publish(t.Context(), publishtest.Envelope(urgent)); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(began); took >= 5*time.Second { // what may wait would have taken as long at least
-		t.Errorf("it took %v", took)
 	}
 }
 

@@ -29,8 +29,8 @@ const usage = `apssctl looks after the deliveries of APSS.
 "apssctl USE -help" lists the flags of a use.
 
 Environment:
-  APSS_URL              of the functions; http://localhost:8080 when it is not set
-  APSS_EVENTS_URL       of Forward, APSS_ALERTS_URL of Notify, where each function has a URL of its own
+  APSS_URL              of the functions, on Cloud Run of Health; http://localhost:8080 when it is not set
+  APSS_EVENTS_URL       of Forward, APSS_ALERTS_URL of Notify, where dead letters are to go to them and not to APSS_URL
   APSS_ADMIN_TOKEN      what /health asks for, when the functions were given one
   APSS_IDENTITY_TOKEN   for Cloud Run's check of who calls: $(gcloud auth print-identity-token)
   PUBSUB_PROJECT_ID     of the dead letters; PUBSUB_EMULATOR_HOST when it is an emulator that has them

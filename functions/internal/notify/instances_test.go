@@ -26,7 +26,7 @@ import (
 func on(t *testing.T, server *redistest.Server, to integration.Integration, change func(*Config)) (setup, *statetest.Proxy) {
 	t.Helper()
 	p := statetest.NewProxy(t, "unix", server.Socket)
-	store := redis.New(redis.Config{Network: "tcp", Address: p.Address()})
+	store := redis.New(redis.Config{Network: "tcp", Address: p.Address(), Timeout: 30 * time.Second})
 	s := start(t, to, func(c *Config) {
 		c.State = store
 		c.Group.Window = time.Hour // the test's own time does not come near it

@@ -122,7 +122,7 @@ func TestHealthOfTheWay(t *testing.T) {
 	}
 }
 
-// TestHealthAlone: the function Health tests what others serve, and takes no pushes for it.
+// TestHealthAlone: the function Health tests what others serve, and takes dead letters that are brought again.
 func TestHealthAlone(t *testing.T) {
 	t.Setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:1")
 	var called atomic.Int64 // tests of events and alerts come at the same time
@@ -144,7 +144,7 @@ func TestHealthAlone(t *testing.T) {
 		status       int
 	}{
 		{"POST", "/health/sweetsecurity/test", 200}, {"GET", "/health", 200}, {"POST", "/tick", 204}, {"POST", "/events/_agents", 400},
-		{"POST", "/events/sweetsecurity", 404}, {"POST", "/alerts/sweetsecurity", 404},
+		{"POST", "/events/sweetsecurity", 400}, {"POST", "/events/nobody", 404},
 	} {
 		w := httptest.NewRecorder()
 		p.Handler().ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, http.NoBody))
@@ -152,8 +152,15 @@ func TestHealthAlone(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %d", tt.method, tt.path, w.Code, w.Body, tt.status)
 		}
 	}
-	if got := called.Load(); got != 2 {
-		t.Errorf("got %d calls, want the two of the test", got)
+	h := &house{Program: p}
+	if w := h.pushTo(t, "/events/sweetsecurity", "1", seal(eventtest.Exec())); w.Code/100 != 2 {
+		t.Errorf("an event that is brought again: got %d %s", w.Code, w.Body)
+	}
+	if w := h.pushTo(t, "/alerts/sweetsecurity", "2", envelope.SealAlert(eventtest.Alert(), envelope.Source{AgentID: "c1/n1"}, eventtest.Time())); w.Code/100 != 2 {
+		t.Errorf("an alert that is brought again: got %d %s", w.Code, w.Body)
+	}
+	if got := called.Load(); got != 4 {
+		t.Errorf("got %d calls, want the two of the test and two of what was brought again", got)
 	}
 }
 

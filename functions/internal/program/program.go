@@ -41,8 +41,21 @@ type Function string
 const (
 	Forward Function = "Forward" // events, at /events/<integration>
 	Notify  Function = "Notify"  // alerts, at /alerts/<integration>
-	Health  Function = "Health"  // how they are, at /health, and heartbeats, at /events/_agents
+	Health  Function = "Health"  // how they are, at /health, heartbeats, at /events/_agents, and dead letters that people bring again
 )
+
+// topics are those of which f takes pushes. Health takes what Forward and Notify take: those let nobody in but Pub/Sub, and
+// Health lets in the people who bring dead letters again.
+func (f Function) topics() []string {
+	switch f {
+	case Forward:
+		return []string{events}
+	case Notify:
+		return []string{alerts}
+	default:
+		return []string{events, alerts}
+	}
+}
 
 // Functions lists them.
 func Functions() []Function { return []Function{Forward, Notify, Health} }

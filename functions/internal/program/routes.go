@@ -45,15 +45,12 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 	r := router{topics: map[string]map[string]http.Handler{}, absent: map[string]string{}}
 	served, withHealth := 0, false
 	for _, f := range p.functions {
-		switch f {
-		case Health:
-			withHealth = true
-		case Forward:
-			r.topics[events] = map[string]http.Handler{}
-		case Notify:
-			r.topics[alerts] = map[string]http.Handler{}
-		default:
+		if !slices.Contains(Functions(), f) {
 			return nil, fmt.Errorf("there is no function %q", f)
+		}
+		withHealth = withHealth || f == Health
+		for _, topic := range f.topics() {
+			r.topics[topic] = map[string]http.Handler{}
 		}
 	}
 	var errs []error
@@ -64,7 +61,7 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 			r.absent[in.Name] = fmt.Sprintf("the integration %s is disabled", in.Name)
 			continue
 		}
-		if err := p.serve(&r, in, with, withHealth, &witnesses[i]); err != nil {
+		if err := p.serve(&r, in, with, &witnesses[i]); err != nil {
 			errs = append(errs, fmt.Errorf("integration %s: %w", in.Name, err))
 		}
 		served += len(witnesses[i].Ways)
@@ -90,9 +87,8 @@ func (p *Program) routes(instances []integration.Instance, with parts) (http.Han
 	return mux, err
 }
 
-// serve builds an instance, and w's ways to it. Those of topics that are not served here are built for tests when all says
-// so.
-func (p *Program) serve(r *router, in integration.Instance, with parts, all bool, w *health.Instance) error {
+// serve builds an instance, and w's ways to it by the topics that are served here.
+func (p *Program) serve(r *router, in integration.Instance, with parts, w *health.Instance) error {
 	s := p.settings
 	log := p.tel.Logger().With("integration", in.Name)
 	i, err := in.Settings.New(integration.Env{
@@ -108,7 +104,7 @@ func (p *Program) serve(r *router, in integration.Instance, with parts, all bool
 	if _, ok := i.(integration.IncidentNotifier); ok {
 		takesAlerts = true
 	}
-	if takesEvents && (all || r.topics[events] != nil) {
+	if takesEvents && r.topics[events] != nil {
 		f, err := forward.New(forward.Config{
 			Name: in.Name, Sink: sink, Dead: p.dead, Route: in.Route,
 			MaxEvents: s.MaxEvents, MaxBytes: s.MaxBytes, Linger: s.Linger, Flushes: s.Flushes,
@@ -124,7 +120,7 @@ func (p *Program) serve(r *router, in integration.Instance, with parts, all bool
 			return err
 		}
 	}
-	if takesAlerts && with.alerts != nil && (all || r.topics[alerts] != nil) {
+	if takesAlerts && with.alerts != nil && r.topics[alerts] != nil {
 		a, err := with.alerts(p, in, i)
 		if err != nil {
 			return err
@@ -138,18 +134,14 @@ func (p *Program) serve(r *router, in integration.Instance, with parts, all bool
 	return nil
 }
 
-// take lets handle have an instance's pushes of a topic, when the topic is served here, and canary its canaries.
+// take lets handle have an instance's pushes of a topic, and canary its canaries.
 func (r *router) take(p *Program, topic string, in integration.Instance, handle func(context.Context, envelope.Push) error,
 	canary func(context.Context) error,
 ) error {
-	handlers := r.topics[topic]
-	if handlers == nil {
-		return nil
-	}
 	h, err := p.pushHandler(in.Name, func(ctx context.Context, m envelope.Push) error {
 		return p.health.Canaries(in.Name, topic, in.Canary, canary, handle)(ctx, m)
 	})
-	handlers[in.Name] = h
+	r.topics[topic][in.Name] = h
 	return err
 }
 

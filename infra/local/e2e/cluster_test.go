@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +15,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -47,12 +42,7 @@ func open(t *testing.T) *cluster {
 	if config == "" || load == "" && image == "" {
 		t.Skip("SKIPPED: no cluster: set KUBECONFIG, and APSS_E2E_LOAD to a command that loads an image (NAME:TAG FOLDER ENTRYPOINT), or APSS_E2E_IMAGE")
 	}
-	api, err := clientcmd.BuildConfigFromFlags("", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api.QPS, api.Burst, api.WarningHandlerWithContext = 50, 100, rest.NoWarnings{}
-	client, err := kubernetes.NewForConfig(api)
+	client, err := connect()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +65,11 @@ func (c *cluster) called(prefix string, labels map[string]string) *cluster {
 	c.t.Helper()
 	client, next := c.client, *c
 	c = &next
-	ns, err := client.CoreV1().Namespaces().Create(c.patience(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Labels: labels}}, metav1.CreateOptions{})
+	ns, err := owned(prefix, labels)
 	if err != nil {
+		c.t.Fatal(err)
+	}
+	if ns, err = client.CoreV1().Namespaces().Create(c.patience(), ns, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.namespace = ns.Name
@@ -95,60 +88,19 @@ func (c *cluster) called(prefix string, labels map[string]string) *cluster {
 	return c
 }
 
-// loaded makes one image of our programs for all tests and loads it into the cluster.
-var loaded = sync.OnceValues(func() (string, error) {
-	name := fmt.Sprintf("apss.local/e2e:%d", time.Now().UnixNano())
-	return name, load(name, `["/bin/apss-agent"]`, map[string]string{
-		"bin/apss-agent": "apss-agent", "bin/apss-relay": "apss-relay", "bin/apss-webhook": "apss-webhook",
-		"bin/witness": "witness", "bin/nginx": "witness", "bin/sh": "witness",
-	})
-})
-
-// load makes an image of these programs of bin/, by their paths in it, and loads it into the cluster.
-func load(name, entrypoint string, programs map[string]string) (err error) {
-	dir, err := os.MkdirTemp("", "apss-e2e-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	for path, content := range map[string]string{"etc/passwd": "root:x:0:0::/:/nologin\n", "tmp/.keep": "", "usr/bin/.keep": ""} {
-		if err := write(filepath.Join(dir, path), []byte(content), 0o644); err != nil {
-			return err
-		}
-	}
-	for path, program := range programs {
-		content, err := os.ReadFile(filepath.Join(bin, program))
-		if err != nil {
-			return fmt.Errorf("%w: run make e2e", err)
-		}
-		if err := write(filepath.Join(dir, path), content, 0o755); err != nil {
-			return err
-		}
-	}
-	command := append(strings.Fields(os.Getenv("APSS_E2E_LOAD")), name, dir, entrypoint)
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("APSS_E2E_LOAD: %w: %s", err, out)
-	}
-	return nil
-}
-
-func write(path string, content []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, content, mode)
-}
-
 // patience is a context for one step.
 func (c *cluster) patience() context.Context {
 	ctx, cancel := context.WithTimeout(c.t.Context(), within)
 	c.t.Cleanup(cancel)
 	return ctx
+}
+
+// pause lets time go by.
+func (c *cluster) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-c.t.Context().Done():
+	}
 }
 
 // await asks until ask returns nil, and fails the test with what it says when that takes too long.

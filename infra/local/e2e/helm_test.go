@@ -5,73 +5,115 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/apss-sensor/apss/infra/local/internal/system"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
-// deeds is how many the application is made to do, once a second.
-const deeds = 10
+// whole asks for what takes longer: an outage of a minute, and figures that are worth quoting.
+var whole = os.Getenv("APSS_E2E_WHOLE") != ""
+
+// during is how long something takes, in the whole and else.
+func during(all, some time.Duration) time.Duration {
+	if whole {
+		return all
+	}
+	return some
+}
+
+// beside lets a test run beside others of its kind, but where its figures are to be quoted.
+func beside(t *testing.T) {
+	t.Helper()
+	if !whole {
+		t.Parallel()
+	}
+}
 
 // TestChartSidecars installs the chart as on Autopilot, and goes with it from the first event to the last object.
 func TestChartSidecars(t *testing.T) {
+	beside(t)
 	c := open(t)
-	in := c.inbox()
+	in, m := c.cloud(), c.master()
 	// The tests' other namespaces are not ours: their pods are injected and judged as their tests want it.
-	r := c.release("mode=sidecar", "pubsubEmulator="+in.addr, "relay.clusterIP="+c.freeAddress(), "sidecar.excluded={apss-e2e-*}",
+	r := c.release("mode=sidecar", "project="+system.Project, "pubsubEmulator="+in.addr, "relay.clusterIP="+c.freeAddress(), "sidecar.excluded={apss-e2e-*,apss-bad-*,apss-upgrade-*}",
 		"agent.env.ALERT_WINDOW=0s", "webhook.env.COVERAGE_INTERVAL=10s")
 	r.values = append(r.values, "policy.namespaceLabels."+strings.ReplaceAll(labelTest, ".", `\.`)+"="+r.namespace)
 	began := time.Now()
 	r.apply("install")
 	target := c.called("apss-chart-", map[string]string{"apss.dev/inject": "enabled", labelTest: r.namespace})
-	relays := r.component("relay", 2)
+	r.component("relay", 2)
 	r.component("webhook", 2)
 	r.bench("install_to_ready", time.Since(began).Seconds(), "s")
 	target.injected()
-	target.deploy("shop")
-	in.told(target, "shop", true, began)
-
-	pod := target.deployed("shop")
+	pod := in.intrude(m, target, true)
+	first := in.event("the first event", func(e *event.Event) bool { return e.PodNamespace == target.namespace })
+	r.bench("install_to_first_event", first.at.Sub(began).Seconds(), "s")
 	if err := started(pod); err != nil {
 		t.Error(err)
 	}
-	r.upgrade(target)
-	webhooks := r.component("webhook", 2)
-	target.figures(map[string]place{
-		"webhook": {r.namespace, webhooks[0].Name, 8080}, "relay": {r.namespace, relays[0].Name, 8080}, "sidecar": {target.namespace, "idle", 9787},
+	in.quickness(m, pod, "")
+
+	n := in.number(m, pod)
+	r.replaced("relay", 2)
+	r.replaced("webhook", 2)
+	in.outage()
+	n.blinded(m)
+	n.whole()
+
+	relays, webhooks := r.component("relay", 2), r.component("webhook", 2)
+	r.figures(m.caught(pod.Name), map[string]place{
+		"webhook": {r.namespace, webhooks[0].Name, 8080}, "relay": {r.namespace, relays[0].Name, 8080}, "sidecar": {target.namespace, pod.Name, 9787},
 	})
+	m.startups(target)
 	r.testAndUninstall("")
 }
 
 // TestChartNode installs the chart as on GKE Standard, and sees what a pod without a sidecar does.
 func TestChartNode(t *testing.T) {
+	beside(t)
 	c := open(t)
-	in := c.inbox()
+	in, m := c.cloud(), c.master()
 	port := freePort(t)
-	r := c.release("mode=node", "pubsubEmulator="+in.addr, fmt.Sprintf("agent.port=%d", port), "agent.stateDir="+t.TempDir(), "agent.mountPropagation=None", "agent.env.ALERT_WINDOW=0s")
+	r := c.release("mode=node", "project="+system.Project, "pubsubEmulator="+in.addr, fmt.Sprintf("agent.port=%d", port), "agent.stateDir="+t.TempDir(),
+		"agent.mountPropagation=None", "agent.env.ALERT_WINDOW=0s")
 	nodes, err := c.client.CoreV1().Nodes().List(c.patience(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
 	r.apply("install")
-	agents := r.component("agent", len(nodes.Items))
+	r.component("agent", len(nodes.Items))
 	r.bench("node_install_to_ready", time.Since(began).Seconds(), "s")
-	c.deploy("shop")
-	in.told(c, "shop", false, began)
-	if err := started(c.deployed("shop")); err == nil {
+	pod := in.intrude(m, c, false)
+	first := in.event("the first event", func(e *event.Event) bool { return e.PodNamespace == c.namespace })
+	r.bench("node_install_to_first_event", first.at.Sub(began).Seconds(), "s")
+	if err := started(pod); err == nil {
 		t.Error("the pod has a sidecar: the agent of the node proved nothing")
 	}
-	r.figures(map[string]place{"node_agent": {r.namespace, agents[0].Name, port}})
+	in.quickness(m, pod, "node_")
+
+	n := in.number(m, pod)
+	in.outage()
+	since := time.Now()
+	r.replaced("agent", len(nodes.Items))
+	n.blind("the agent was replaced", since)
+	old := r.component("agent", len(nodes.Items))
+	since = time.Now()
+	r.apply("upgrade", "agent.env.LOG_LEVEL=DEBUG")
+	r.gone(old)
+	r.component("agent", len(nodes.Items))
+	n.blind("the upgrade", since)
+	n.whole()
+
+	agents := r.component("agent", len(nodes.Items))
+	r.figures(m.caught(pod.Name), map[string]place{"node_agent": {r.namespace, agents[0].Name, port}})
 	r.testAndUninstall("node_")
 }
 
@@ -93,64 +135,6 @@ func TestChartRefuses(t *testing.T) {
 	}
 	if left, err := r.left(r.patience()); err != nil || len(left) > 0 {
 		t.Errorf("refused installations left %q, %v", left, err)
-	}
-}
-
-// told waits for what the application of a Deployment does: its program, its file and its deeds.
-func (i *inbox) told(c *cluster, deployment string, attested bool, began time.Time) {
-	t := i.t
-	t.Helper()
-	mine := func(e *event.Event) bool {
-		return e.PodNamespace == c.namespace && e.Workload == "Deployment/"+deployment
-	}
-	first := i.event("the first event", mine)
-	kind := map[bool]string{true: "", false: "node_"}[attested]
-	i.bench(kind+"install_to_first_event", first.at.Sub(began).Seconds(), "s")
-	pod := c.deployed(deployment)
-	for what, is := range map[string]func(*event.Event) bool{
-		"program": func(e *event.Event) bool {
-			return e.Type == event.ProcessExec && e.Process != nil && strings.HasSuffix(e.Process.Cmdline, "mark "+c.namespace)
-		},
-		"file": func(e *event.Event) bool {
-			return e.Type != event.FileRead && e.File != nil && strings.HasSuffix(e.File.Path, watched)
-		},
-	} {
-		e := i.event("the application's "+what, func(e *event.Event) bool { return mine(e) && is(e) }).what
-		t.Logf("its %s: %s of %s/%s (%s) on %s", what, e.Type, e.PodNamespace, e.PodName, e.Workload, e.NodeName)
-		if e.PodName != pod.Name || e.NodeName != pod.Spec.NodeName || attested && e.AgentID != "e2e/"+pod.Name {
-			t.Errorf("its %s is of %s on %q by %s, want %s on %q", what, e.PodName, e.NodeName, e.AgentID, pod.Name, pod.Spec.NodeName)
-		}
-	}
-	const rule = "APSS-009" // a web server runs an intruder's first commands
-	var took []time.Duration
-	for done, a := range i.deeds(rule, c.namespace, deeds) {
-		took = append(took, a.at.Sub(done))
-		if a.what.PodName != pod.Name || a.what.NodeName != pod.Spec.NodeName || a.what.Workload != "Deployment/"+deployment || a.what.MITREID == "" {
-			t.Errorf("the alert is of %s (%s) on %q with technique %q, want %s on %q", a.what.PodName, a.what.Workload, a.what.NodeName, a.what.MITREID, pod.Name, pod.Spec.NodeName)
-		}
-	}
-	slices.Sort(took)
-	t.Logf("from deed to alert: %v", took)
-	i.bench(kind+"deed_to_alert_p50", took[len(took)/2].Seconds(), "s")
-	i.bench(kind+"deed_to_alert_most", took[len(took)-1].Seconds(), "s")
-}
-
-// watched is a file that the agent watches by itself.
-const watched = "/home/app/.ssh/authorized_keys"
-
-// deploy runs an application that writes a watched file and runs programs, beside a web server that is broken into.
-func (c *cluster) deploy(name string) {
-	c.t.Helper()
-	template := c.template(name, corev1.RestartPolicyAlways, "/bin/witness", "app", c.namespace, watched)
-	template.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(1000))}
-	template.Spec.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
-	template.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "keys", MountPath: "/home/app/.ssh"}}
-	template.Spec.Containers = append(template.Spec.Containers, c.container("web", 1000, nil, "/bin/nginx", "intrude", fmt.Sprint(2*deeds)))
-	if _, err := c.client.AppsV1().Deployments(c.namespace).Create(c.patience(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       appsv1.DeploymentSpec{Selector: selects(name), Template: template},
-	}, metav1.CreateOptions{}); err != nil {
-		c.t.Fatal(err)
 	}
 }
 
@@ -213,84 +197,4 @@ func (c *cluster) injected() {
 		}
 		return nil
 	})
-}
-
-// upgrade changes a value while pods are created: each has its sidecar, and what the webhook wrote stays.
-func (r *release) upgrade(c *cluster) {
-	r.t.Helper()
-	type written struct {
-		Clients []admissionv1.WebhookClientConfig // with caBundle and path
-		Secrets map[string]map[string][]byte
-	}
-	look := func() (w written) {
-		r.t.Helper()
-		configuration, err := r.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(r.patience(), r.namespace+"-apss-webhook", metav1.GetOptions{})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		for i := range configuration.Webhooks {
-			w.Clients = append(w.Clients, configuration.Webhooks[i].ClientConfig)
-		}
-		w.Secrets = map[string]map[string][]byte{}
-		for _, name := range []string{webhookCerts, relayCerts} {
-			s, err := r.client.CoreV1().Secrets(r.namespace).Get(r.patience(), name, metav1.GetOptions{})
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			if len(s.Data) == 0 {
-				r.t.Errorf("the Secret %s is empty", name)
-			}
-			w.Secrets[name] = s.Data
-		}
-		return w
-	}
-	before := look()
-	old := r.component("webhook", 2)
-	ctx, stop := context.WithCancel(r.t.Context())
-	var created, without int
-	done := make(chan error, 1)
-	go func() {
-		probe := c.pod("probe", c.container("app", 1000, nil, "/bin/witness", "app"))
-		for ctx.Err() == nil {
-			p, err := c.dryRun(r.t.Context(), probe)
-			if err != nil {
-				done <- err
-				return
-			}
-			created++
-			if s, _ := sidecar(p); s == nil {
-				without++
-			}
-		}
-		done <- nil
-	}()
-	r.apply("upgrade", "webhook.env.LOG_LEVEL=DEBUG")
-	c.run(c.pod("idle", c.container("app", 1000, nil, "/bin/witness", "app")))
-	r.await("a new webhook", func(ctx context.Context) error {
-		for i := range old {
-			if _, err := r.client.CoreV1().Pods(r.namespace).Get(ctx, old[i].Name, metav1.GetOptions{}); err == nil {
-				return fmt.Errorf("%s is still there", old[i].Name)
-			}
-		}
-		return nil
-	})
-	r.component("webhook", 2)
-	stop()
-	if err := <-done; err != nil {
-		r.t.Error(err)
-	}
-	r.t.Logf("%d pods made during the upgrade", created)
-	if without > 0 || created == 0 {
-		r.t.Errorf("%d of %d pods that were made during the upgrade have no sidecar", without, created)
-	}
-	c.await("the pod that was made during the upgrade", func(ctx context.Context) error {
-		p, err := c.client.CoreV1().Pods(c.namespace).Get(ctx, "idle", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		return started(p)
-	})
-	if diff := cmp.Diff(before, look()); diff != "" {
-		r.t.Errorf("what the webhook wrote is changed (-before +after): %s", diff)
-	}
 }

@@ -52,8 +52,9 @@ func TestWebhookKilledDuringARollout(t *testing.T) {
 		}
 	}
 	c.await("the first pod", running(1))
-	// All replicas die at once, without a chance to drain, and pods are made meanwhile.
-	now := int64(0)
+	// All replicas die at once, with no time to drain, and pods are made meanwhile. One second, not none: then the pods are there
+	// until their processes are gone, which could tell what the next ones are to tell.
+	now := int64(1)
 	w.await("the webhook's death", func(ctx context.Context) error {
 		s, err := w.client.AppsV1().Deployments(w.namespace).GetScale(ctx, webhookName, metav1.GetOptions{})
 		if err != nil {
@@ -72,6 +73,13 @@ func TestWebhookKilledDuringARollout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	w.await("the end of the webhook's processes", func(ctx context.Context) error {
+		pods, err := w.pods(ctx, webhookName)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d run", len(pods))
+		}
+		return err
+	})
 	c.await("a rollout", func(ctx context.Context) error {
 		d, err := deployments.Get(ctx, "shop", metav1.GetOptions{})
 		if err != nil {

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,45 +16,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
-
-// registry is where the chart's images are.
-const registry = "apss.local"
-
-// charts loads the images that the chart names, and returns their tag.
-var charts = sync.OnceValues(func() (string, error) {
-	if os.Getenv("APSS_E2E_LOAD") == "" {
-		return "", nil
-	}
-	tag := fmt.Sprintf("e2e-%d", time.Now().UnixNano())
-	for _, program := range []string{"apss-agent", "apss-relay", "apss-webhook"} {
-		if err := load(registry+"/"+program+":"+tag, `["/`+program+`"]`, map[string]string{program: program}); err != nil {
-			return "", err
-		}
-	}
-	return tag, nil
-})
 
 // release is the chart as helm installs it, in a namespace of its own.
 type release struct {
 	*cluster
+	version
 	values []string // name=value
 }
 
 // release returns one that is not installed yet. Where it fails the test, what its pods print is shown.
 func (c *cluster) release(values ...string) *release {
 	c.t.Helper()
-	tag, err := charts()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if tag == "" {
-		c.t.Skip("SKIPPED: the chart's images have to get into the cluster: set APSS_E2E_LOAD")
-	}
-	r := &release{c.other(nil), append([]string{
-		"project=apss-e2e", "cluster=e2e", "images.registry=" + registry, "images.allowTag=true", "images.tag=" + tag,
+	now := present(c.t)
+	r := &release{c.other(nil), now, append([]string{
+		"project=apss-e2e", "cluster=e2e", "images.registry=" + registry, "images.allowTag=true",
 	}, values...)}
 	r.t.Cleanup(func() {
 		if r.t.Failed() {
@@ -93,8 +64,8 @@ func (r *release) apply(verb string, values ...string) {
 }
 
 func (r *release) command(verb string, values ...string) []string {
-	args := []string{verb, "apss", filepath.Join("..", "..", "helm", "apss")}
-	for _, v := range slices.Concat(r.values, values) {
+	args := []string{verb, "apss", r.chart}
+	for _, v := range slices.Concat(r.values, []string{"images.tag=" + r.tag}, values) {
 		args = append(args, "--set", v)
 	}
 	return args
@@ -125,11 +96,10 @@ func (r *release) testAndUninstall(kind string) {
 // left are the objects of any kind in the namespace of r, but for those of every namespace, and the ones in no namespace
 // that are named after it.
 func (r *release) left(ctx context.Context) ([]string, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	config, err := settings()
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst, config.WarningHandlerWithContext = 200, 200, rest.NoWarnings{}
 	objects, err := metadata.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -218,54 +188,4 @@ func (r *release) logs() string {
 		fmt.Fprintf(&all, "%s (%s, %+v):\n%s\n", list.Items[i].Name, list.Items[i].Status.Phase, err, log)
 	}
 	return all.String()
-}
-
-// place is a program's /metrics, as the API server reaches them.
-type place struct {
-	namespace, pod string
-	port           int
-}
-
-var aFigure = regexp.MustCompile(`(?m)^(process_(?:resident_memory_bytes|cpu_seconds_total)) (\S+)$`)
-
-// figures prints what programs take of memory, and of CPU over some seconds.
-func (c *cluster) figures(places map[string]place) {
-	c.t.Helper()
-	const over = 15 * time.Second
-	read := func(at place) map[string]float64 {
-		c.t.Helper()
-		text, err := c.client.CoreV1().Pods(at.namespace).ProxyGet("http", at.pod, strconv.Itoa(at.port), "/metrics", nil).DoRaw(c.patience())
-		if err != nil {
-			c.t.Fatalf("the metrics of %s: %v", at.pod, err)
-		}
-		all := map[string]float64{"at": float64(time.Now().UnixNano()) / 1e9}
-		for _, m := range aFigure.FindAllSubmatch(text, -1) {
-			if all[string(m[1])], err = strconv.ParseFloat(string(m[2]), 64); err != nil {
-				c.t.Fatal(err)
-			}
-		}
-		if len(all) != 3 {
-			c.t.Fatalf("the metrics of %s lack its memory or CPU: %v", at.pod, all)
-		}
-		return all
-	}
-	before := map[string]map[string]float64{}
-	for name, at := range places {
-		before[name] = read(at)
-	}
-	select {
-	case <-time.After(over):
-	case <-c.t.Context().Done():
-	}
-	for _, name := range slices.Sorted(maps.Keys(places)) {
-		after := read(places[name])
-		c.bench(name+"_idle_memory", after["process_resident_memory_bytes"]/(1<<20), "MiB")
-		c.bench(name+"_idle_cpu", (after["process_cpu_seconds_total"]-before[name]["process_cpu_seconds_total"])/(after["at"]-before[name]["at"])*1000, "millicores")
-	}
-}
-
-// bench prints a figure as make bench does.
-func (c *cluster) bench(name string, value float64, unit string) {
-	c.t.Helper()
-	fmt.Printf("BENCH e2e_%s %.3g %s\n", name, value, unit)
 }

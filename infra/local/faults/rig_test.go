@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +26,33 @@ type rig struct {
 	sent int // alerts
 	// hidden are integrations that need not feel the fault.
 	hidden map[string]bool
+	// stall is the longest time in nanoseconds for which nothing ran here.
+	stall atomic.Int64
+}
+
+// stalled reports whether the machine stood still for so long that calls may have been given up which were answered, and
+// a program that ends may not have had its time.
+func (r *rig) stalled() bool { return r.stall.Load() >= int64(time.Second) }
+
+// watch measures stalls until the test ends.
+func (r *rig) watch() {
+	ended := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+			now := time.Now()
+			r.stall.Store(max(r.stall.Load(), int64(now.Sub(last))))
+			last = now
+		}
+	})
+	r.t.Cleanup(func() { close(ended); watching.Wait() })
 }
 
 func start(t *testing.T, change func(*system.Config)) *rig {
@@ -49,7 +78,9 @@ func start(t *testing.T, change func(*system.Config)) *rig {
 			}
 		}
 	})
-	return &rig{System: s, t: t}
+	r := &rig{System: s, t: t}
+	r.watch()
+	return r
 }
 
 // publish publishes messages of n alerts and as many envelopes of ten events.
@@ -102,7 +133,12 @@ func (r *rig) until(what string, is func() bool) {
 
 func (r *rig) stopFunctions() {
 	r.t.Helper()
-	if err := r.StopFunctions(); err != nil {
+	err := r.StopFunctions()
+	if err != nil && r.stalled() {
+		r.t.Skipf("SKIPPED: the machine stood still for %v, and the functions did not end in the time they have: %v; run it again",
+			time.Duration(r.stall.Load()), err)
+	}
+	if err != nil {
 		r.t.Errorf("SIGTERM: %v", err)
 	}
 }
@@ -185,7 +221,10 @@ func (r *rig) balanced(t *testing.T, to *system.Receiver, mayTwice bool) {
 	if e := c.events; to.Name == system.SweetSecurity && (e.Published != int64(10*r.sent) || e.Published != e.Delivered || e.Dead > 0) {
 		t.Errorf("got %+v, want %d events delivered", e, 10*r.sent)
 	}
-	if twice := c.balance.Twice + c.events.Twice; twice > 0 && !mayTwice {
+	twice := c.balance.Twice + c.events.Twice
+	if twice > 0 && !mayTwice && r.stalled() {
+		t.Logf("got %d twice: the machine stood still for %v, and answers came too late", twice, time.Duration(r.stall.Load()))
+	} else if twice > 0 && !mayTwice {
 		t.Errorf("got %d twice, want none", twice)
 	}
 }

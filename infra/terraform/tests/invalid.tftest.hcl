@@ -23,6 +23,46 @@ run "zone_for_region" {
   expect_failures = [var.region]
 }
 
+run "misspelt_region" {
+  command = plan
+  variables {
+    region = "europe-wset1"
+  }
+  expect_failures = [var.region]
+}
+
+run "region_of_another_cloud" {
+  command = plan
+  variables {
+    region = "eu-west-1"
+  }
+  expect_failures = [var.region]
+}
+
+run "project_name" {
+  command = plan
+  variables {
+    project = "Acme Security"
+  }
+  expect_failures = [var.project]
+}
+
+run "nodes" {
+  command = plan
+  variables {
+    node_service_accounts = ["default"]
+  }
+  expect_failures = [var.node_service_accounts]
+}
+
+run "half_an_instance" {
+  command = plan
+  variables {
+    instances = { min = 0.5 }
+  }
+  expect_failures = [var.instances]
+}
+
 run "no_zip" {
   command = plan
   variables {
@@ -317,4 +357,12 @@ run "secret_that_is_not_there" {
     integrations = [{ kind = "slack", webhook_url = "secret://projects/acme-security/secrets/missing/versions/latest" }]
   }
   expect_failures = [var.integrations]
+}
+
+run "no_value" {
+  command = plan
+  variables {
+    secrets = { key = { version = 1 } }
+  }
+  expect_failures = [var.secret_values]
 }

@@ -23,6 +23,48 @@ run "archives" {
     condition     = contains(keys(google_project_service.api), "bigquery.googleapis.com")
     error_message = "the service is not switched on"
   }
+  assert {
+    condition     = google_bigquery_table.alerts[0].deletion_protection && !google_storage_bucket.archive[0].force_destroy
+    error_message = "an archive goes with what it holds, and nobody said so"
+  }
+}
+
+run "archives_that_may_go" {
+  command = apply
+  variables {
+    archive = { alerts = true, events = true, protected = false }
+  }
+  assert {
+    condition     = !google_bigquery_table.alerts[0].deletion_protection && google_storage_bucket.archive[0].force_destroy
+    error_message = "an archive cannot be removed although it may"
+  }
+}
+
+# The grants to Google's agents are by the project's number: were it unknown, each would be planned to be made anew.
+run "a_later_service_leaves_the_grants" {
+  command = plan
+  variables {
+    budget = { billing_account = "012345-6789AB-CDEF01", amount = 50 }
+  }
+  assert {
+    condition     = google_service_account_iam_member.push_token["forward"].member == "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"
+    error_message = "the grant is on another"
+  }
+}
+
+run "null_is_the_default" {
+  command = apply
+  variables {
+    instances    = null
+    integrations = null
+    archive      = null
+    edge         = null
+    operators    = null
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.function["health"].service_config[0].max_instance_count == 10
+    error_message = "null is not the default"
+  }
 }
 
 run "operators" {
@@ -45,8 +87,20 @@ run "clusters_of_other_projects" {
     edge             = { namespace = "security" }
   }
   assert {
-    condition     = [for g in google_pubsub_topic_iam_member.edge : g.member if strcontains(g.member, "acme-security")] == [] && length(google_pubsub_topic_iam_member.edge) == 6
-    error_message = "who may publish is not of the clusters' project"
+    condition     = [for g in google_pubsub_topic_iam_member.edge : g.member if strcontains(g.member, "acme-security")] == [] && length(google_pubsub_topic_iam_member.edge) == 5
+    error_message = "who may publish is not of the clusters' project, or is not agent and relay on both topics and the webhook on that of events"
+  }
+}
+
+run "nodes_pull" {
+  command = apply
+  variables {
+    node_service_accounts = ["gke@acme-prod.iam.gserviceaccount.com"]
+  }
+  assert {
+    condition = (google_artifact_registry_repository_iam_member.nodes["gke@acme-prod.iam.gserviceaccount.com"].role == "roles/artifactregistry.reader"
+    && google_artifact_registry_repository_iam_member.nodes["gke@acme-prod.iam.gserviceaccount.com"].member == "serviceAccount:gke@acme-prod.iam.gserviceaccount.com")
+    error_message = "nodes cannot pull the images"
   }
 }
 
@@ -57,7 +111,7 @@ run "people_and_money" {
     budget = { billing_account = "012345-6789AB-CDEF01", amount = 50 }
   }
   assert {
-    condition     = alltrue([for p in google_monitoring_alert_policy.threshold : length(p.notification_channels) == 2])
+    condition     = alltrue([for p in google_monitoring_alert_policy.trouble : length(p.notification_channels) == 2])
     error_message = "an alert policy tells nobody"
   }
   assert {

@@ -76,6 +76,7 @@ type traffic struct {
 
 	mu      sync.Mutex
 	running []*replica
+	going   []*replica // which serve on for their delay
 
 	stop    context.CancelFunc
 	loading sync.WaitGroup
@@ -159,6 +160,9 @@ func (l *traffic) sync() {
 	}
 }
 
+// late lets a replica that is to be replaced serve on for longer than this machine stalls.
+func late(p *program) { p.settings.Delay = 6 * time.Second }
+
 // replace puts r, when it is ready, in the place of the i-th replica, which drains.
 func (l *traffic) replace(i int, r *replica) {
 	l.t.Helper()
@@ -168,19 +172,32 @@ func (l *traffic) replace(i int, r *replica) {
 	l.running[i] = r
 	l.mu.Unlock()
 	gone.stop()
-	if err := <-gone.done; err != nil {
-		l.t.Errorf("draining: %v", err)
+	l.going = append(l.going, gone)
+}
+
+// gone waits for the end of those that were replaced.
+func (l *traffic) gone() {
+	l.t.Helper()
+	for _, r := range l.going {
+		if err := <-r.done; err != nil {
+			l.t.Errorf("draining: %v", err)
+		}
 	}
+	l.going = nil
 }
 
 // end stops all.
 func (l *traffic) end() {
 	l.t.Helper()
+	l.gone()
+	l.asked(40)
 	l.stop()
 	l.loading.Wait()
 	l.t.Logf("%d reviews, %d failed", l.reviews.Load(), l.failed.Load())
 	for _, r := range l.running {
 		r.stop()
+	}
+	for _, r := range l.running {
 		if err := <-r.done; err != nil {
 			l.t.Error(err)
 		}
@@ -191,7 +208,7 @@ func (l *traffic) end() {
 // other.
 func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
 	s := newAPIServer(t)
-	l := s.load(t, s.replica(t, nil), s.replica(t, nil))
+	l := s.load(t, s.replica(t, late), s.replica(t, late))
 	l.asked(100)
 	before, path := s.called()
 	s.edit(t, "/api/v1/namespaces/apss/secrets/apss-webhook-certs", `{"metadata":{"annotations":{"apss.dev/rotate-ca":"1"}}}`)
@@ -229,7 +246,10 @@ func TestUpgradeFromThePlainPathFailsNoReview(t *testing.T) {
 	s.edit(t, configurationPath, `{"webhooks":[{"clientConfig":{"service":{"namespace":"apss","name":"apss-webhook","path":"/mutate"}}}]}`)
 	s.run(podOf("apss-webhook-1", "new"), podOf("apss-webhook-old", "old"))
 	old := func() *replica {
-		return s.replica(t, func(p *program) { p.certs = plain{p.certs.(*certs.Self)} })
+		return s.replica(t, func(p *program) {
+			late(p)
+			p.certs = plain{p.certs.(*certs.Self)}
+		})
 	}
 	l := s.load(t, old(), old())
 	l.asked(40)
@@ -244,6 +264,7 @@ func TestUpgradeFromThePlainPathFailsNoReview(t *testing.T) {
 			t.Fatalf("reviews are sent to %s while the old version runs", path)
 		}
 	}
+	l.gone()
 	s.run(podOf("apss-webhook-1", "new"))
 	for range 3 {
 		l.sync()

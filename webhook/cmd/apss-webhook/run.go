@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -101,7 +102,7 @@ func build(s *settings, client *kube.Client, tel *telemetry.Telemetry, publisher
 		return nil, err
 	}
 	p.audit = audit.New(audit.Config{
-		Cluster: s.Cluster, AgentID: s.Cluster + "/" + s.Pod, Queue: s.Queue, Publisher: publisher, Log: tel.Logger(),
+		Cluster: s.Cluster, AgentID: s.Cluster + "/" + s.Pod, Queue: s.Queue, Publisher: publisher, Log: slog.New(telemetry.Limit(tel.Logger().Handler(), time.Minute)),
 		Dropped:   tel.Counter("apss.events.dropped", "{event}", "Events that found no room or could never be published."),
 		Published: tel.Counter("apss.events.published", "{event}", "Events that were published."),
 	})

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,18 +71,26 @@ func (a *apiServer) set(token string, s authenticationv1.TokenReviewStatus) {
 	a.status[token] = s
 }
 
-func start(t *testing.T, fresh time.Duration) (*apiServer, *token.Reviewer) {
+// RoundTrip answers without a network, so that time is the test's.
+func (a *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// reviewing runs test with an API server and a reviewer that asks it.
+func reviewing(t *testing.T, fresh time.Duration, test func(*apiServer, *token.Reviewer)) {
 	t.Helper()
-	a := &apiServer{t: t, status: map[string]authenticationv1.TokenReviewStatus{}}
-	s := httptest.NewServer(a)
-	t.Cleanup(s.Close)
-	r, err := token.New(token.Config{
-		API: &rest.Config{Host: s.URL}, Audience: "apss-relay", Fresh: fresh, Logger: slog.New(slog.DiscardHandler),
+	synctest.Test(t, func(t *testing.T) {
+		a := &apiServer{t: t, status: map[string]authenticationv1.TokenReviewStatus{}}
+		r, err := token.New(token.Config{
+			API: &rest.Config{Host: "http://api.test", Transport: a}, Audience: "apss-relay", Fresh: fresh, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(a, r)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, r
 }
 
 // jwt makes a token with these claims; only the API server could tell that it is signed by nobody.
@@ -108,28 +117,30 @@ func accepted() authenticationv1.TokenReviewStatus {
 }
 
 func TestAPodIsWhatTheAPIServerSays(t *testing.T) {
-	a, r := start(t, time.Hour)
-	a.set(good(1), accepted())
-	old := accepted()
-	delete(old.User.Extra, "authentication.kubernetes.io/node-name") // before Kubernetes 1.30
-	a.set(good(2), old)
-	want := token.Identity{Namespace: "shop", Pod: "p", UID: "u1", Node: "n1", ServiceAccount: "till"}
-	for range 3 {
-		if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || *got != want {
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
+		a.set(good(1), accepted())
+		old := accepted()
+		delete(old.User.Extra, "authentication.kubernetes.io/node-name") // before Kubernetes 1.30
+		a.set(good(2), old)
+		want := token.Identity{Namespace: "shop", Pod: "p", UID: "u1", Node: "n1", ServiceAccount: "till"}
+		for range 3 {
+			if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || *got != want {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+		}
+		want.Node = ""
+		if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); err != nil || *got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
-	}
-	want.Node = ""
-	if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); err != nil || *got != want {
-		t.Errorf("got %+v, %v, want %+v", got, err, want)
-	}
-	if n := a.reviews.Load(); n != 2 {
-		t.Errorf("got %d reviews for two tokens, want 2", n)
-	}
+		if n := a.reviews.Load(); n != 2 {
+			t.Errorf("got %d reviews for two tokens, want 2", n)
+		}
+	})
 }
 
 func TestRefused(t *testing.T) {
-	now := time.Now()
+	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // as in any bubble of synctest
 	claims := func(aud string, end time.Time, pod string) string {
 		return jwt(fmt.Sprintf(`{"aud":%s,"exp":%d,"kubernetes.io":{"pod":{"name":%q}}}`, aud, end.Unix(), pod))
 	}
@@ -161,114 +172,125 @@ func TestRefused(t *testing.T) {
 		}), "not bound to a pod"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a, r := start(t, time.Hour)
-			want := int64(0)
-			if c.says != nil {
-				a.set(c.token, *c.says)
-				want = 1
-			}
-			for range 3 {
-				_, err := r.Authenticate(t.Context(), "10.0.0.1", c.token)
-				var no *token.Refused
-				if !errors.As(err, &no) || !strings.Contains(no.Reason, c.want) {
-					t.Errorf("got %v, want a refusal with %q", err, c.want)
+			reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+				t := a.t // of the bubble
+				want := int64(0)
+				if c.says != nil {
+					a.set(c.token, *c.says)
+					want = 1
 				}
-				if c.token != "" && strings.Contains(fmt.Sprint(err), c.token) {
-					t.Errorf("the token stands in %q", err)
+				for range 3 {
+					_, err := r.Authenticate(t.Context(), "10.0.0.1", c.token)
+					var no *token.Refused
+					if !errors.As(err, &no) || !strings.Contains(no.Reason, c.want) {
+						t.Errorf("got %v, want a refusal with %q", err, c.want)
+					}
+					if c.token != "" && strings.Contains(fmt.Sprint(err), c.token) {
+						t.Errorf("the token stands in %q", err)
+					}
 				}
-			}
-			if n := a.reviews.Load(); n != want {
-				t.Errorf("got %d reviews, want %d", n, want)
-			}
+				if n := a.reviews.Load(); n != want {
+					t.Errorf("got %d reviews, want %d", n, want)
+				}
+			})
 		})
 	}
 }
 
 func TestOneReviewAtATime(t *testing.T) {
-	a, r := start(t, time.Hour)
-	a.hold = make(chan struct{})
-	a.set(good(1), accepted())
-	gone, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	for range 20 {
-		all.Go(func() {
-			if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Go(func() { _, _ = r.Authenticate(gone, "10.0.0.1", good(1)) }) // whoever goes away takes nobody's answer along
-	cancel()
-	close(a.hold)
-	all.Wait()
-	if n := a.reviews.Load(); n != 1 {
-		t.Errorf("got %d reviews, want one", n)
-	}
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
+		a.hold = make(chan struct{})
+		a.set(good(1), accepted())
+		gone, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Go(func() { _, _ = r.Authenticate(gone, "10.0.0.1", good(1)) }) // whoever goes away takes nobody's answer along
+		cancel()
+		close(a.hold)
+		all.Wait()
+		if n := a.reviews.Load(); n != 1 {
+			t.Errorf("got %d reviews, want one", n)
+		}
+	})
 }
 
 func TestWhileTheAPIServerIsDown(t *testing.T) {
-	a, r := start(t, time.Nanosecond) // every look is one too late
-	a.set(good(1), accepted())
-	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
-		t.Fatal(err)
-	}
-	a.down.Store(true)
-	for range 3 {
-		if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || got.Pod != "p" {
-			t.Errorf("known before: got %v, %v", got, err)
+	reviewing(t, time.Nanosecond, func(a *apiServer, r *token.Reviewer) { // every look is one too late
+		a.set(good(1), accepted())
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if n := a.reviews.Load(); n != 2 {
-		t.Errorf("got %d reviews, want one more and then a pause", n)
-	}
-	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); !errors.Is(err, token.ErrUnavailable) {
-		t.Errorf("not known: got %v, want ErrUnavailable", err)
-	}
+		a.down.Store(true)
+		time.Sleep(time.Millisecond)
+		for range 3 {
+			if got, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil || got.Pod != "p" {
+				t.Errorf("known before: got %v, %v", got, err)
+			}
+		}
+		if n := a.reviews.Load(); n != 2 {
+			t.Errorf("got %d reviews, want one more and then a pause", n)
+		}
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(2)); !errors.Is(err, token.ErrUnavailable) {
+			t.Errorf("not known: got %v, want ErrUnavailable", err)
+		}
+	})
 }
 
 func TestADeletedPodIsRefusedWhenItIsAskedAgain(t *testing.T) {
-	a, r := start(t, time.Nanosecond)
-	a.set(good(1), accepted())
-	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
-		t.Fatal(err)
-	}
-	a.set(good(1), authenticationv1.TokenReviewStatus{Error: "the pod is gone"})
-	var no *token.Refused
-	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
-		t.Errorf("got %v, want a refusal", err)
-	}
-	a.down.Store(true)
-	if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
-		t.Errorf("got %v, want it to be refused still", err)
-	}
+	reviewing(t, time.Nanosecond, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
+		a.set(good(1), accepted())
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		a.set(good(1), authenticationv1.TokenReviewStatus{Error: "the pod is gone"})
+		var no *token.Refused
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
+			t.Errorf("got %v, want a refusal", err)
+		}
+		a.down.Store(true)
+		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(1)); !errors.As(err, &no) {
+			t.Errorf("got %v, want it to be refused still", err)
+		}
+	})
 }
 
 // FuzzAuthenticate has the API server refuse everything: no bytes may come through, and no claims may crash.
 // Who sends made-up tokens uses up its own reviews, and nobody else's.
 func TestAFloodOfForgedTokens(t *testing.T) {
 	const allowed = 500
-	a, r := start(t, time.Hour)
-	a.set(good(-1), accepted())
-	a.set(good(-2), accepted())
-	var unavailable int
-	for i := range 2 * allowed {
-		if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(i)); errors.Is(err, token.ErrUnavailable) {
-			unavailable++
-		} else if err == nil {
-			t.Fatal("a forged token is accepted")
+	reviewing(t, time.Hour, func(a *apiServer, r *token.Reviewer) {
+		t := a.t // of the bubble
+		a.set(good(-1), accepted())
+		a.set(good(-2), accepted())
+		var unavailable int
+		for i := range 2 * allowed {
+			if _, err := r.Authenticate(t.Context(), "10.0.0.1", good(i)); errors.Is(err, token.ErrUnavailable) {
+				unavailable++
+			} else if err == nil {
+				t.Fatal("a forged token is accepted")
+			}
 		}
-	}
-	if n := a.reviews.Load(); unavailable == 0 || n >= 2*allowed {
-		t.Errorf("got %d reviews of %d forged tokens, want fewer", n, 2*allowed)
-	}
-	if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-1)); err != nil {
-		t.Errorf("a good token from elsewhere: %v", err)
-	}
-	for range 2 * allowed { // a good one costs nothing
-		if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-2)); err != nil {
-			t.Fatal(err)
+		if n := a.reviews.Load(); unavailable == 0 || n >= 2*allowed {
+			t.Errorf("got %d reviews of %d forged tokens, want fewer", n, 2*allowed)
 		}
-	}
+		if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-1)); err != nil {
+			t.Errorf("a good token from elsewhere: %v", err)
+		}
+		for range 2 * allowed { // a good one costs nothing
+			if _, err := r.Authenticate(t.Context(), "10.0.0.2", good(-2)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 func FuzzAuthenticate(f *testing.F) {

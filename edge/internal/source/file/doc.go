@@ -2,7 +2,7 @@
 //
 // It also tells who may have done it, shows what changed in small texts, and tells who opens what is secret.
 //
-// It wakes on the kernel's inotify events through fsnotify. Those say neither who, nor what, nor when a write ended, so
+// It wakes on the kernel's inotify events. Those say neither who, nor what, nor when a write ended, so
 // each is only a hint: the sensor lets a path come to rest, takes its state (stat, and a SHA-256 of its content), and
 // reports in what it differs from the baseline, its own record of every file. A change of content is one file_modify
 // and not one per write; a touch that leaves content, mode and owner as they were is no event.
@@ -67,5 +67,5 @@
 // it is only counted (Stats.Transient). A write through a hard link outside the watched paths or through a memory
 // mapping raises no inotify event; the periodic rescan finds it. Content is hashed up to Limits.HashSize at
 // Limits.HashRate; beyond, size and times decide. Network and FUSE file systems do not tell of changes made by others
-// (inotify(7)), and one that hangs stalls the sensor.
+// (inotify(7)), and one that hangs stalls the sensor, reads aside, until it answers; the log and Stats name it.
 package file

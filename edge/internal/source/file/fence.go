@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,14 +20,14 @@ type fence struct {
 	passed chan struct{}
 }
 
-// newFence makes w tell of a new fence.
-func newFence(w *fsnotify.Watcher) (*fence, error) {
+// newFence makes n tell of a new fence.
+func newFence(n *notifier) (*fence, error) {
 	fd, err := unix.MemfdCreate("fence", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("making a fence: %w", err)
 	}
 	f := &fence{file: os.NewFile(uintptr(fd), "fence"), name: fmt.Sprintf("/proc/self/fd/%d", fd), passed: make(chan struct{}, 1)}
-	if err := w.Add(f.name); err != nil {
+	if err := n.watch(f.name, f.name, unix.IN_ATTRIB); err != nil {
 		return nil, errors.Join(fmt.Errorf("watching a fence: %w", err), f.file.Close())
 	}
 	return f, nil

@@ -3,12 +3,10 @@ package file
 import (
 	"cmp"
 	"errors"
-	"path/filepath"
+	"os"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // maxHints is how many different paths may wait to be looked at. More is treated like an overflow of the kernel's queue,
@@ -18,13 +16,13 @@ const maxHints = 1 << 16
 // hint gathers what the kernel told of one path since the last look.
 type hint struct {
 	path        string
-	ops, last   fsnotify.Op
+	ops, last   op
 	first, seen time.Time
 }
 
-func (h *hint) written() bool { return h.ops.Has(fsnotify.Write) }
+func (h *hint) written() bool { return h.ops.has(written) }
 func (h *hint) structural() bool {
-	return h.ops.Has(fsnotify.Create) || h.ops.Has(fsnotify.Remove) || h.ops.Has(fsnotify.Rename)
+	return h.ops.has(created) || h.ops.has(removed) || h.ops.has(movedAway)
 }
 
 // pairing is how long the old name of a rename waits for the new one. The kernel queues both as one step, but for other
@@ -35,11 +33,11 @@ const pairing = 2 * time.Millisecond
 // the whole settle time if the path was busy lately.
 func (h *hint) due(settle time.Duration, busy bool) time.Time {
 	switch {
-	case h.last.Has(fsnotify.Remove):
+	case h.last.has(removed):
 		return h.seen
-	case h.last.Has(fsnotify.Rename):
+	case h.last.has(movedAway):
 		return h.seen.Add(pairing)
-	case h.ops.Has(fsnotify.Write), h.ops.Has(fsnotify.Create):
+	case h.ops.has(written), h.ops.has(created):
 		quiet := settle / 3
 		if busy {
 			quiet = settle
@@ -59,14 +57,14 @@ type hints struct {
 	settle   time.Duration
 	wake     chan struct{}
 	changing func(path string) // is told of a path that begins to be written to, and must not wait
-	fence    *fence            // nil when there is no watcher
+	fence    *fence            // nil when there is no notifier
 
 	mu       sync.Mutex
 	watched  map[string]*watch
 	pending  map[string]*hint
 	next     time.Time // when the sensor will look by itself; zero if not at all
 	overflow bool      // events were lost since the last take
-	lost     error     // the last other error of the watcher
+	lost     error     // the last other error of the notifier
 }
 
 func newHints(settle time.Duration) *hints {
@@ -79,32 +77,34 @@ func newHints(settle time.Duration) *hints {
 	}
 }
 
-// pump takes events from w until it is closed.
-func (q *hints) pump(w *fsnotify.Watcher) {
-	for events, errs := w.Events, w.Errors; events != nil || errs != nil; {
-		select {
-		case e, ok := <-events:
-			if !ok {
-				events = nil
-				continue
-			}
-			if q.fence != nil && e.Name == q.fence.name {
+// pump takes notices from n until it is closed.
+func (q *hints) pump(n *notifier) {
+	var notices []notice
+	for {
+		var err error
+		notices, err = n.read(notices[:0])
+		for _, told := range notices {
+			if q.fence != nil && told.path == q.fence.name {
 				q.fence.pass()
-				continue
+			} else {
+				q.add(told, time.Now()) // their order counts
 			}
-			q.add(e, time.Now())
-		case err, ok := <-errs:
-			if !ok {
-				errs = nil
-				continue
-			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrClosed):
+			return
+		default:
 			q.fail(err)
+			if !errors.Is(err, errOverflow) {
+				return // an instance that cannot be read is of no use any more
+			}
 		}
 	}
 }
 
-func (q *hints) add(e fsnotify.Event, now time.Time) {
-	path := filepath.Clean(e.Name) // fsnotify joins "/" and "etc" to "//etc"
+func (q *hints) add(told notice, now time.Time) {
+	path := told.path
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := q.pending[path]
@@ -120,11 +120,11 @@ func (q *hints) add(e fsnotify.Event, now time.Time) {
 		h = &hint{path: path, first: now}
 		q.pending[path] = h
 	}
-	if e.Has(fsnotify.Write|fsnotify.Create) && !h.ops.Has(e.Op) {
+	if told.op.has(written|created) && !h.ops.has(told.op) {
 		q.changing(path)
 	}
-	h.ops |= e.Op
-	h.last, h.seen = e.Op, now
+	h.ops |= told.op
+	h.last, h.seen = told.op, now
 	if due := h.due(q.settle, false); q.next.IsZero() || due.Before(q.next) {
 		q.next = due
 		q.rouse()
@@ -145,7 +145,7 @@ func (q *hints) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.overflow = true // whatever it was, it may have cost events
-	if !errors.Is(err, fsnotify.ErrEventOverflow) {
+	if !errors.Is(err, errOverflow) {
 		q.lost = err
 	}
 	q.rouse()
@@ -195,13 +195,13 @@ func (q *hints) take(now, left time.Time, busy func(path string) bool) (due []*h
 // or the new folders in which they may be: of a name in a folder without a watch the kernel tells nothing.
 func (q *hints) takeRenames(due []*hint, renamed time.Time) []*hint {
 	for path, h := range q.pending {
-		if h.ops.Has(fsnotify.Rename) {
+		if h.ops.has(movedAway) {
 			due = append(due, h)
 			delete(q.pending, path)
 		}
 	}
 	for _, h := range due {
-		if h.ops.Has(fsnotify.Rename) {
+		if h.ops.has(movedAway) {
 			renamed = earliest(renamed, h.first)
 		}
 	}
@@ -209,7 +209,7 @@ func (q *hints) takeRenames(due []*hint, renamed time.Time) []*hint {
 		return due
 	}
 	for path, h := range q.pending {
-		if h.ops.Has(fsnotify.Create) && (!h.seen.Before(renamed) || !h.written() && isFolder(path)) {
+		if h.ops.has(created) && (!h.seen.Before(renamed) || !h.written() && isFolder(path)) {
 			due = append(due, h)
 			delete(q.pending, path)
 		}

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // loop does what is due until ctx ends.
@@ -23,6 +21,7 @@ func (s *Sensor) loop(ctx context.Context, sv *saver) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		s.pace.rest()
 		select {
 		case <-ctx.Done():
 			s.save(sv, true)
@@ -122,15 +121,15 @@ func (s *Sensor) busy(place string) bool {
 // process looks at what the kernel told of.
 func (s *Sensor) process(b *batch, due []*hint) {
 	for _, h := range due {
-		if h.ops.Has(fsnotify.Rename) {
+		if h.ops.has(movedAway) {
 			b.left = earliest(b.left, h.first)
 		}
 		c := cause{
-			at: h.seen, written: h.written(), moved: h.ops.Has(fsnotify.Rename), touched: h.ops == fsnotify.Chmod,
-			told: h.structural(), brief: h.ops.Has(fsnotify.Create) && h.ops.Has(fsnotify.Remove),
+			at: h.seen, written: h.written(), moved: h.ops.has(movedAway), touched: h.ops == touched,
+			told: h.structural(), brief: h.ops.has(created) && h.ops.has(removed),
 		}
 		if w := s.watches.at(h.path); w != nil {
-			if h.ops.Has(fsnotify.Remove) || h.ops.Has(fsnotify.Rename) {
+			if h.ops.has(removed) || h.ops.has(movedAway) {
 				s.watches.drop(w)
 			} else {
 				for _, n := range slices.Clone(w.nodes) {

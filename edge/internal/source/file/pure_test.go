@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -132,19 +131,19 @@ func TestDue(t *testing.T) {
 	at := func(d time.Duration) time.Time { return time.Unix(0, 0).Add(d) }
 	tests := []struct {
 		name      string
-		ops, last fsnotify.Op
+		ops, last op
 		seen      time.Duration // after the first
 		busy      bool
 		want      time.Duration
 	}{
-		{"delete", fsnotify.Remove, fsnotify.Remove, 0, false, 0},
-		{"written and deleted", fsnotify.Write | fsnotify.Remove, fsnotify.Remove, 5 * ms, false, 5 * ms},
-		{"deleted and made again", fsnotify.Create | fsnotify.Remove, fsnotify.Create, 5 * ms, false, 15 * ms},
-		{"chmod", fsnotify.Chmod, fsnotify.Chmod, 0, false, 0},
-		{"rename waits for the new name", fsnotify.Rename, fsnotify.Rename, 0, false, pairing},
-		{"write after rest", fsnotify.Write, fsnotify.Write, 0, false, 10 * ms},
-		{"write when busy", fsnotify.Write, fsnotify.Write, 0, true, 30 * ms},
-		{"written on and on", fsnotify.Write, fsnotify.Write, 149 * ms, false, 150 * ms},
+		{"delete", removed, removed, 0, false, 0},
+		{"written and deleted", written | removed, removed, 5 * ms, false, 5 * ms},
+		{"deleted and made again", created | removed, created, 5 * ms, false, 15 * ms},
+		{"chmod", touched, touched, 0, false, 0},
+		{"rename waits for the new name", movedAway, movedAway, 0, false, pairing},
+		{"write after rest", written, written, 0, false, 10 * ms},
+		{"write when busy", written, written, 0, true, 30 * ms},
+		{"written on and on", written, written, 149 * ms, false, 150 * ms},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -162,7 +161,7 @@ func TestHintsAreBounded(t *testing.T) {
 	b := []byte("/aaaa")
 	for i := range maxHints + 1 {
 		b[1], b[2], b[3], b[4] = byte('a'+i&15), byte('a'+i>>4&15), byte('a'+i>>8&15), byte('a'+i>>12&31)
-		q.add(fsnotify.Event{Name: string(b), Op: fsnotify.Write}, time.Unix(0, 0))
+		q.add(notice{string(b), written}, time.Unix(0, 0))
 	}
 	if lost, err := q.overflowed(); !lost || err != nil || len(q.pending) != maxHints {
 		t.Errorf("got overflow %v (%v) with %d hints, want one with %d", lost, err, len(q.pending), maxHints)

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/apss-sensor/apss/edge/internal/source/clocktest"
@@ -19,7 +18,8 @@ import (
 // until listen.
 type byHand struct {
 	*Sensor
-	told []string // "operation path <old path"
+	told    []string // "operation path <old path"
+	unheard []notice // read, and not told yet
 }
 
 func newByHand(t *testing.T, c Config) *byHand {
@@ -35,9 +35,9 @@ func newByHand(t *testing.T, c Config) *byHand {
 		}
 		h.told = append(h.told, line)
 	}
-	s.watches.fs, err = fsnotify.NewWatcher()
+	s.watches.fs, err = newNotifier()
 	must(t, err)
-	t.Cleanup(func() { s.watches.fs.Close() })
+	t.Cleanup(s.watches.fs.close)
 	s.hints.fence, err = newFence(s.watches.fs)
 	must(t, err)
 	t.Cleanup(func() { s.hints.fence.file.Close() })
@@ -46,14 +46,27 @@ func newByHand(t *testing.T, c Config) *byHand {
 }
 
 // listen lets the sensor hear what the kernel told so far and tells from now on.
-func (h *byHand) listen() { go h.hints.pump(h.watches.fs) } // which ends with the watcher
+func (h *byHand) listen() {
+	for _, told := range h.unheard {
+		h.hints.add(told, time.Now())
+	}
+	go h.hints.pump(h.watches.fs) // which ends with the notifier
+}
+
+// heard waits until all that the kernel told is in, on a machine that stalls too.
+func (h *byHand) heard(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !h.hints.caughtUp(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the kernel's events did not come")
+		}
+	}
+}
 
 // finish looks at all that is left.
 func (h *byHand) finish(t *testing.T) {
 	t.Helper()
-	if !h.hints.caughtUp() {
-		t.Fatal("the kernel's events did not come")
-	}
+	h.heard(t)
 	b := newBatch(t.Context())
 	due, _ := h.hints.take(time.Now().Add(time.Hour), time.Time{}, h.busy)
 	h.process(b, due)
@@ -82,7 +95,7 @@ func TestLookBeforeTheKernelsWord(t *testing.T) {
 	}{
 		{"backlog", func(h *byHand, b *batch, _ string) { h.catchUp(b) }},
 		{"write hint", func(h *byHand, b *batch, d string) {
-			h.process(b, []*hint{{path: d + "/f/g/x", ops: fsnotify.Write}})
+			h.process(b, []*hint{{path: d + "/f/g/x", ops: written}})
 		}},
 		{"poll", func(h *byHand, b *batch, d string) {
 			h.polled[h.top.lookup(d+"/f/g")] = struct{}{}
@@ -92,7 +105,7 @@ func TestLookBeforeTheKernelsWord(t *testing.T) {
 			h.all(b, cause{origin: rescan, at: time.Now(), deep: true, renew: true})
 		}},
 		{"its new name first", func(h *byHand, b *batch, d string) {
-			h.process(b, []*hint{{path: d + "/m", ops: fsnotify.Create}})
+			h.process(b, []*hint{{path: d + "/m", ops: created}})
 		}},
 	}
 	for _, test := range tests {
@@ -118,9 +131,11 @@ func TestLookAfterLostEvents(t *testing.T) {
 	d := t.TempDir()
 	write(t, d+"/f/g/x", "x")
 	h := newByHand(t, Config{Paths: []string{d}})
-	must(t, h.watches.fs.Remove(d), h.watches.fs.Remove(d+"/f"), os.Rename(d+"/f", d+"/m"))
+	h.watches.fs.remove(d)
+	h.watches.fs.remove(d + "/f")
+	must(t, os.Rename(d+"/f", d+"/m"))
 	h.listen()
-	h.hints.fail(fsnotify.ErrEventOverflow)
+	h.hints.fail(errOverflow)
 	b := newBatch(t.Context())
 	h.catchUp(b)
 	if lost, _ := h.hints.overflowed(); !lost || len(h.told) > 0 {
@@ -173,7 +188,7 @@ func TestRenameIntoANewFolder(t *testing.T) {
 	h.catchUp(newBatch(t.Context()))
 	overwrite(t, d+"/waits", "until it is written whole")
 	must(t, os.MkdirAll(d+"/new/er", 0o755), os.Rename(d+"/f", d+"/new/er/g"))
-	h.hints.caughtUp()
+	h.heard(t)
 	b := newBatch(t.Context())
 	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy) // the rename, long before the folder has settled
 	if slices.ContainsFunc(due, func(h *hint) bool { return h.path == d+"/waits" }) {
@@ -197,16 +212,21 @@ func TestRenameThatIsReadInHalves(t *testing.T) {
 	write(t, d+"/f/g/x", "x")
 	h := newByHand(t, Config{Paths: []string{d}, Settle: time.Hour})
 	must(t, os.Rename(d+"/f", d+"/m"))
-	deadline := time.After(patience)
+	must(t, h.watches.fs.file.SetReadDeadline(time.Now().Add(patience)))
 	for moved := false; !moved; { // before it come the neighbours of d
-		select {
-		case e := <-h.watches.fs.Events:
-			moved = e.Name == d+"/f" && e.Has(fsnotify.Rename)
-			h.hints.add(e, time.Now())
-		case <-deadline:
-			t.Fatal("the kernel told nothing of the old name")
+		notices, err := h.watches.fs.read(nil)
+		if err != nil {
+			t.Fatalf("the kernel told nothing of the old name: %v", err)
+		}
+		at := slices.Index(notices, notice{d + "/f", movedAway})
+		if moved = at >= 0; moved {
+			notices, h.unheard = notices[:at+1], notices[at+1:]
+		}
+		for _, told := range notices {
+			h.hints.add(told, time.Now())
 		}
 	}
+	must(t, h.watches.fs.file.SetReadDeadline(time.Time{}))
 	due, _ := h.hints.take(time.Now().Add(pairing), time.Time{}, h.busy)
 	h.listen()
 	b := newBatch(t.Context())
@@ -252,7 +272,7 @@ func TestRenameOfWhatIsBusy(t *testing.T) {
 	must(t, os.Rename(d+"/log", d+"/log.1"))
 	overwrite(t, d+"/log", "three")
 	for range 2 { // the first look is at what is due after the rest of what is not busy
-		h.hints.caughtUp()
+		h.heard(t)
 		b := newBatch(t.Context())
 		due, _ := h.hints.take(time.Now().Add(h.config.Settle/3), time.Time{}, h.busy)
 		h.process(b, due)

@@ -23,7 +23,7 @@ const (
 	unsureFor = time.Second
 )
 
-// reads tells of every open(2) of a read path, by an inotify instance of its own: fsnotify does not pass IN_OPEN on.
+// reads tells of every open(2) of a read path, by an inotify instance of its own.
 //
 // The sensor's own opens are told apart by the order of the kernel's queue: each stands between two marks, and of the
 // events between them the first that fits is ours. A mark is the IN_IGNORED of a watch made and removed for it, whose

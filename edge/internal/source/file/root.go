@@ -49,6 +49,7 @@ func (s *Sensor) known(path string) bool {
 
 // refresh finds out anew where r leads and looks there.
 func (s *Sensor) refresh(b *batch, r *root, c cause) {
+	s.pace.at(r.path)
 	var (
 		place string
 		steps []step
@@ -56,7 +57,7 @@ func (s *Sensor) refresh(b *batch, r *root, c cause) {
 	)
 	for range 8 { // until nothing moved between the look and the watch; what moves on and on sends hints
 		steps, place, err = resolve(r.view.root, r.path)
-		if !s.follow(r, steps) {
+		if !s.follow(r, steps, place != "" && !isFolder(place)) { // a folder tells of its files itself
 			break
 		}
 	}
@@ -109,12 +110,13 @@ func (s *Sensor) inspect(b *batch, r *root, c cause) {
 	r.fresh = false
 }
 
-// follow watches every lookup on the way to r and reports whether that way is another than before.
-func (s *Sensor) follow(r *root, steps []step) (moved bool) {
+// follow watches every lookup on the way to r, the last one with the writes to what it finds if these are asked for, and
+// reports whether that way is another than before.
+func (s *Sensor) follow(r *root, steps []step, writes bool) (moved bool) {
 	before := r.trail
 	r.trail, r.polled = nil, false
-	for _, st := range steps {
-		w, _, err := s.watches.of(st.dir)
+	for i, st := range steps {
+		w, _, err := s.watches.of(st.dir, writes && i == len(steps)-1)
 		if err != nil {
 			r.polled = true
 			s.unwatched(st.dir, err)
@@ -178,7 +180,7 @@ func (s *Sensor) expand(b *batch, p *root, c cause) {
 		if paths, err = match(p.view.root, p.path, s.config.Limits.Files, &steps); err != nil {
 			s.skip(p.path, err)
 		}
-		if !s.follow(p, steps) {
+		if !s.follow(p, steps, false) {
 			break
 		}
 	}
@@ -198,7 +200,7 @@ func (s *Sensor) expand(b *batch, p *root, c cause) {
 			return false
 		}
 		s.refresh(b, r, c)
-		s.follow(r, nil)
+		s.follow(r, nil, false)
 		r.node.folder.root = nil
 		r.node.prune()
 		return true

@@ -87,6 +87,7 @@ func (s *Sensor) look(b *batch, parent *node, place, name string, c cause) *node
 		}
 	}
 	place = join(place, name)
+	s.pace.at(place)
 	cur, diff, err := s.observe(n, place, c)
 	if err != nil {
 		s.skip(place, err)
@@ -253,6 +254,7 @@ func (s *Sensor) remove(b *batch, n *node, c cause) {
 // enter watches the folder n and looks at its entries.
 func (s *Sensor) enter(b *batch, n *node, c cause) {
 	place := n.place()
+	s.pace.at(place)
 	depth := 0
 	for m := n; m.root() == nil && m.parent != nil; m = m.parent {
 		depth++
@@ -269,7 +271,7 @@ func (s *Sensor) enter(b *batch, n *node, c cause) {
 		f.polled = true
 		return
 	}
-	w, fresh, err := s.watches.of(place)
+	w, fresh, err := s.watches.of(place, true)
 	if err == nil && !fresh && c.renew {
 		if err = s.watches.renew(w); err != nil {
 			s.watches.drop(w)

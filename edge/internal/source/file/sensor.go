@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/time/rate"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -23,6 +22,7 @@ type Sensor struct {
 	made     time.Time
 	counters counters
 	watching atomic.Bool
+	pace     pace
 
 	emit     func(*event.Event)
 	main     *view   // that under Config.Root
@@ -60,6 +60,7 @@ func New(c Config) (*Sensor, error) {
 	s := &Sensor{
 		config:  c,
 		made:    time.Now(),
+		pace:    pace{limit: stallAfter, every: paceEvery},
 		hints:   newHints(c.Settle),
 		polled:  make(map[*node]struct{}),
 		backlog: make(map[*node]origin),
@@ -101,17 +102,17 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	watcher, err := fsnotify.NewWatcher()
+	notifier, err := newNotifier()
 	if err == nil {
-		s.watches.fs = watcher
-		if s.hints.fence, err = newFence(watcher); err == nil {
+		s.watches.fs = notifier
+		if s.hints.fence, err = newFence(notifier); err == nil {
 			defer s.hints.fence.file.Close()
 		} else {
 			s.config.Logger.Warn("a rename may be told as a delete and a create", "error", err)
 		}
-		wg.Go(func() { s.hints.pump(watcher) })
+		wg.Go(func() { s.hints.pump(notifier) })
 		wg.Go(func() { s.writers.run(ctx) })
-		defer watcher.Close()
+		defer notifier.close()
 	} else {
 		s.config.Logger.Warn("all files are polled for want of an inotify instance; raise fs.inotify.max_user_instances",
 			"every", s.config.Poll, "error", err)
@@ -139,6 +140,7 @@ func (s *Sensor) Run(ctx context.Context, emit func(*event.Event), sealed func(c
 		wg.Go(func() { sv.run(ctx) })
 		defer close(sv.in)
 	}
+	wg.Go(func() { s.oversee(ctx) })
 	if !s.begin(ctx) {
 		return nil // half a baseline is none
 	}

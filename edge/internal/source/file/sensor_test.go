@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -285,10 +284,10 @@ func TestOverflow(t *testing.T) {
 	write(t, d+"/f/b", "b")
 	r := start(t, Config{Paths: []string{d}})
 	r.hashed(t)
-	must(t, r.watches.fs.Remove(d+"/f"))
+	r.watches.fs.remove(d + "/f")
 	write(t, d+"/f/a", "other")
 	must(t, os.Rename(d+"/f/b", d+"/f/c"))
-	r.hints.fail(fsnotify.ErrEventOverflow)
+	r.hints.fail(errOverflow)
 	got := r.want(t, "modify "+d+"/f/a", "rename "+d+"/f/c")
 	for name, e := range got {
 		if e.Metadata["rescan"] != true || e.Metadata["changed_at"] == nil {
@@ -342,11 +341,12 @@ func TestHashRate(t *testing.T) {
 	}
 	write(t, d+"/a", "A")
 	must(t, os.Chmod(d+"/b", 0o4755|os.ModeSetuid))
-	r.until(t, "modify "+d+"/a")
+	r.eventually(t, "everything is told", func(s Stats) bool { return s.Created >= 8 && s.Modified > 0 && s.Chmods > 0 })
 	r.eventually(t, "everything is hashed", func(s Stats) bool { return s.Unhashed == 0 })
 	if s := r.Stats(); s.Created != 8 || s.Modified != 1 || s.Chmods != 1 {
 		t.Errorf("got %+v, want 8 creates, a modify and a chmod", s)
 	}
+	r.until(t, "modify "+d+"/a")
 }
 
 func TestConfigFaultsAreReportedAtOnce(t *testing.T) {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"sync"
+	"time"
 
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -15,6 +16,10 @@ type Stats struct {
 	ReadWatches    int // inotify watches for reads
 	Polled         int // folders and watched paths without a watch
 	Unhashed       int // files whose hash waits for the rate limit
+	// StalledAt is what the sensor has looked at for Stalled, which is too long: its file system does not answer. Empty
+	// when all is well.
+	StalledAt string
+	Stalled   time.Duration
 
 	// Events by operation.
 	Created, Modified, Deleted, Renamed, Chmods, Chowns, Reads int
@@ -33,6 +38,8 @@ type Stats struct {
 	Opens         int // opens of read paths by others that the kernel told of
 	ReadOverflows int // times that reads were lost in the kernel's queue
 	ReadsUnsure   int // reads that were not told: they could have been our own, or there were too many readers
+
+	Stalls int // times that a file system did not answer
 
 	StateFaults int // state files that were set aside, and writes of it that failed
 }
@@ -64,7 +71,9 @@ func (c *counters) change(f func(*Stats)) {
 func (s *Sensor) Stats() Stats {
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()
-	return s.counters.s
+	st := s.counters.s
+	st.StalledAt, st.Stalled = s.pace.stalled(time.Now())
+	return st
 }
 
 // tally counts an event by its operation.

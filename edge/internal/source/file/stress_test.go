@@ -75,7 +75,8 @@ func TestStress(t *testing.T) {
 				}
 				return n
 			}
-			for seen, deadline := 0, time.After(patience); wrong() > 0; seen++ {
+			for seen := 0; wrong() > 0; seen++ {
+				deadline := time.After(patience) // of the next event: all take long on a busy machine
 				select {
 				case e := <-r.events:
 					if from, ok := e.Metadata["renamed_from"].(string); ok && e.Metadata["exchanged"] == nil {

@@ -170,7 +170,7 @@ func (s *Sensor) unwatch(v *view) {
 	for _, list := range [][]*root{s.roots, s.patterns} {
 		for _, r := range list {
 			if r.view == v {
-				s.follow(r, nil)
+				s.follow(r, nil, false)
 			}
 		}
 	}

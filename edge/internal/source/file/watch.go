@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,10 +13,12 @@ const anyName = "*/" // no file can be called that
 
 // watch is one inotify watch, always of a folder.
 type watch struct {
-	key   string // the folder on the disk, as fsnotify knows it
+	key   string // the folder on the disk, as the notifier knows it
 	id    id
 	nodes []*node // whose entries it tells of; more than one where a bind mount or a symlink leads there twice
 	steps map[string][]*root
+	// writes is true when it tells of writes to files: not if the folder is only on the way to a watched one.
+	writes bool
 }
 
 func (w *watch) unused() bool { return len(w.nodes) == 0 && len(w.steps) == 0 }
@@ -25,12 +26,12 @@ func (w *watch) unused() bool { return len(w.nodes) == 0 && len(w.steps) == 0 }
 // errFull says that no more watches are to be had.
 var errFull = errors.New("the limit of inotify watches is reached; raise fs.inotify.max_user_watches or watch less")
 
-// watches keeps one inotify watch for each folder that is of use. The kernel knows a folder by its inode and fsnotify
+// watches keeps one inotify watch for each folder that is of use. The kernel knows a folder by its inode and the notifier
 // by the path it was added with, so the two are kept in step here: a folder that was moved is added anew under its new
 // path, and one that is seen at two paths has one watch. Only the sensor's loop calls it; the maps that the pump reads
-// change under the lock of hints, which is never held over a call to fsnotify (its reader may be waiting for the pump).
+// change under the lock of hints, which is never held over a call to the notifier.
 type watches struct {
-	fs    *fsnotify.Watcher // nil when there is no inotify instance to be had
+	fs    *notifier // nil when there is no inotify instance to be had
 	queue *hints
 	byID  map[id]*watch
 	limit int      // 0: the kernel's
@@ -44,8 +45,8 @@ func newWatches(queue *hints, limit int) *watches {
 func (ws *watches) len() int { return len(ws.queue.watched) }
 
 // of returns the watch of the folder dir, a new one if there was none. fresh is true if events may have been missed
-// until now, so that the folder is to be read.
-func (ws *watches) of(dir string) (w *watch, fresh bool, err error) {
+// until now, so that the folder is to be read. Of writes to files it tells if anybody asked it to.
+func (ws *watches) of(dir string, writes bool) (w *watch, fresh bool, err error) {
 	s, err := lstat(dir)
 	if err != nil {
 		return nil, false, err
@@ -55,23 +56,31 @@ func (ws *watches) of(dir string) (w *watch, fresh bool, err error) {
 	}
 	old := ws.queue.watched[dir]
 	if old != nil && old.id == s.id {
-		return old, false, nil
+		if !writes || old.writes {
+			return old, false, nil
+		}
+		old.writes = true
+		return old, true, ws.renew(old)
 	}
 	if old != nil { // another folder has taken the name
 		ws.drop(old)
 	}
 	if w := ws.byID[s.id]; w != nil {
 		if now, err := lstat(w.key); err == nil && now.id == s.id {
-			return w, true, nil // the same folder at a second place
+			if writes && !w.writes {
+				w.writes = true
+				err = ws.renew(w)
+			}
+			return w, true, err // the same folder at a second place
 		}
 		ws.remove(w)
-		w.key = dir
+		w.key, w.writes = dir, w.writes || writes
 		return w, true, ws.add(w)
 	}
 	if ws.limit > 0 && ws.len() >= ws.limit {
 		return nil, false, errFull
 	}
-	w = &watch{key: dir, id: s.id}
+	w = &watch{key: dir, id: s.id, writes: writes}
 	return w, true, ws.add(w)
 }
 
@@ -84,7 +93,7 @@ func (ws *watches) add(w *watch) error {
 	ws.queue.watched[w.key] = w
 	ws.queue.mu.Unlock()
 	ws.byID[w.id] = w
-	err := ws.fs.Add(w.key)
+	err := ws.fs.add(w.key, w.writes)
 	if err == nil {
 		return nil
 	}
@@ -96,7 +105,7 @@ func (ws *watches) add(w *watch) error {
 }
 
 // renew asks the kernel again for the watch of w, which is lost when its end was told in events that overflowed.
-func (ws *watches) renew(w *watch) error { return ws.fs.Add(w.key) }
+func (ws *watches) renew(w *watch) error { return ws.fs.add(w.key, w.writes) }
 
 func (ws *watches) forget(w *watch) {
 	ws.queue.mu.Lock()
@@ -115,7 +124,7 @@ func (ws *watches) remove(w *watch) {
 		return // another has its path
 	}
 	ws.forget(w)
-	_ = ws.fs.Remove(w.key) // an error means that it had ended by itself
+	ws.fs.remove(w.key)
 }
 
 // drop ends w and takes it from everyone who used it.

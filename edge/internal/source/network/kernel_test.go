@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apss-sensor/apss/edge/internal/source/network/netns/netnstest"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -20,6 +21,8 @@ const (
 	byDiag = "sock_diag"
 	byProc = "/proc/net"
 )
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 
 // watch returns a sensor with this machine's baseline, by one mechanism, that takes the test for another process than
 // the agent.
@@ -48,7 +51,7 @@ func watch(tb testing.TB, mechanism string, c Config) *Sensor {
 // find polls until there is an event that suits.
 func find(t *testing.T, s *Sensor, what string, suits func(*event.Event) bool) *event.Event {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		for _, e := range s.poll(time.Now()) {
 			if suits(e) {
 				return e

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/edge/internal/source/process/connector"
 	"github.com/apss-sensor/apss/shared/event"
 )
@@ -29,33 +28,36 @@ type record struct {
 type announced struct {
 	conn *connector.Conn
 	read *reader
+	at   *busy
 
 	mu      sync.Mutex
 	records []record
 	lost    uint64
 }
 
-func dialConnector(proc string, cut redact.Redactor, env []string) (*announced, error) {
-	if filepath.Clean(proc) != "/proc" {
+func dialConnector(c Config, b *blocked, at *busy) (*announced, error) {
+	if filepath.Clean(c.Proc) != "/proc" {
 		return nil, errOtherProc
 	}
 	conn, err := connector.Dial()
 	if err != nil {
 		return nil, err
 	}
-	read, err := newReader(proc)
+	read, err := newReader(c.Proc)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	read.cut, read.env = cut, env
-	return &announced{conn: conn, read: read}, nil
+	read.cut, read.env, read.blocked = c.Redact, c.Env, b
+	return &announced{conn: conn, read: read, at: at}, nil
 }
 
 func (a *announced) close() {
 	_ = a.conn.Close()
 	a.read.close()
 }
+
+func (a *announced) busy() *busy { return a.at }
 
 func (a *announced) every(time.Duration) time.Duration { return listEvery }
 
@@ -93,9 +95,11 @@ func (a *announced) run(ctx context.Context, wake func()) error {
 func (a *announced) note(e connector.Event, lost uint64) bool {
 	r := record{Event: e}
 	if e.Kind == connector.Exec {
+		a.at.begin(e.TGID)
 		if d, err := a.read.readProgram(e.TGID); err == nil {
 			r.program = &d
 		}
+		a.at.end()
 	}
 	return a.keep(r, lost)
 }

@@ -25,7 +25,7 @@ func announce(t *testing.T, procs ...fake) (*tree, func(connector.Event)) {
 		t.Fatal(err)
 	}
 	t.Cleanup(read.close)
-	a := &announced{read: read}
+	a := &announced{read: read, at: &busy{}}
 	tr.s.mechanism = a
 	tr.scan(0)
 	return tr, func(e connector.Event) {
@@ -326,6 +326,10 @@ func TestThreadExec(t *testing.T) {
 	}
 	cmd := exec.Command(self, sleep, "100")
 	cmd.Env = append(os.Environ(), "PROCESS_TEST_THREAD=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	pid := start(t, cmd)
 	var got []string
 	for deadline := time.After(30 * time.Second); len(got) < 2; {
@@ -333,6 +337,7 @@ func TestThreadExec(t *testing.T) {
 		case e := <-events:
 			if e.Process.PID == pid {
 				got = append(got, fmt.Sprint(e.Type, " ", e.Process.Exe, " after ", e.Metadata["previous_exe"]))
+				_ = in.Close() // the first program is read, however late: it becomes the second
 			}
 		case <-deadline:
 			t.Fatalf("got %q, want two programs", got)

@@ -38,14 +38,17 @@
 // never seen running a program and ended, unless the kernel announces. Without the connector an exit is noticed within
 // a second, and an exec of a running process within one second of its start and within four later on; where the
 // stack's address may not be read (another user's process, without CAP_SYS_PTRACE) it is noticed only when both name
-// and command line changed. An event by name waits up to 1.2 seconds for a look into every
-// process, and has no pid. Variables
-// are looked for in the first 32 KiB of an environment. Whether an argument of an interpreter names a file is looked up
-// when the process may be read and still runs; otherwise a path is taken for one. User names come from the agent's own
-// passwd file, also for processes in containers.
-// A read of a command line or an environment that the kernel holds up (pages on a server that hangs) holds up the sensor.
+// and command line changed. An event by name waits up to 1.2 seconds for a look into every process, and has no pid.
+// Variables are looked for in the first 32 KiB of an environment. Whether an argument of an interpreter names a file is
+// looked up when the process may be read and still runs; otherwise a path is taken for one. User names come from the
+// agent's own passwd file, also for processes in containers.
+//
+// What the kernel holds up for a second is not read again of that process: its command line and environment where its
+// memory is locked, as while it maps a file of a server that hangs, and scripts and folders of executables on such a
+// server. It is named in the log, and its events have neither; each such read keeps a thread until the kernel lets it go,
+// and with 64 of them waiting none of that is read of any process.
 //
 // In metadata: exit_code or exit_signal of an exit, where the connector tells; script, the path of what an interpreter
-// runs; env, a list of "NAME=value"; comm, cmdline_truncated, redacted, stdio_socket, real_uid, previous_exe, evidence
-// and seen_through_pid.
+// runs; env, a list of "NAME=value"; comm, cmdline_truncated, cmdline_held_up, redacted, stdio_socket, real_uid,
+// previous_exe, evidence and seen_through_pid.
 package process

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/apss-sensor/apss/edge/internal/source/hungfs"
 	"github.com/apss-sensor/apss/shared/event"
 )
 
@@ -128,7 +129,10 @@ func (o *observer) tally(parent int32, program string) tally {
 func TestMain(m *testing.M) {
 	if os.Getenv("PROCESS_TEST_THREAD") != "" {
 		runtime.LockOSThread()
-		become := func() { panic(unix.Exec(os.Args[1], os.Args[1:], nil)) }
+		become := func() {
+			_, _ = os.Stdin.Read(make([]byte, 1)) // until it is told to, or nobody can any more
+			panic(unix.Exec(os.Args[1], os.Args[1:], nil))
+		}
 		if unix.Gettid() == os.Getpid() {
 			go func() {
 				runtime.LockOSThread() // this thread has one already
@@ -137,6 +141,9 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 		become()
+	}
+	if file := os.Getenv("PROCESS_TEST_HANG"); file != "" {
+		panic(hungfs.HoldMemory(file))
 	}
 	if runs, err := strconv.Atoi(os.Getenv("PROCESS_TEST_RUNS")); err == nil {
 		pause, err := time.ParseDuration(os.Getenv("PROCESS_TEST_PAUSE"))

@@ -31,8 +31,9 @@ func TestClockIsSet(t *testing.T) {
 
 			tr.cursor(11)
 			tr.set(fake{pid: 11, ppid: 1, start: 250, exe: "/first"})
-			tr.s.Recent()                                                   // takes the first in, for the next scan
-			tr.now = clocktest.Set(t, time.Now().Add(time.Millisecond), by) // the clock is set
+			tr.s.Recent() // takes the first in, for the next scan
+			tr.s.listed = time.Now().Add(time.Millisecond)
+			tr.now = clocktest.Set(t, tr.s.listed, by) // the clock is set
 			tr.cursor(12)
 			tr.set(fake{pid: 12, ppid: 11, start: 260, exe: "/second"})
 			events := tr.scan(0, "exec 11 /first", "exec 12 /second")

@@ -267,8 +267,19 @@ func TestRealAccounting(t *testing.T) {
 	}
 }
 
-// What an agent without capabilities sees of root's processes: a goroutine whose thread gives up its rights and ends
-// with it.
+// asNobody does work on a thread that gives up its rights and ends with it.
+func asNobody(t *testing.T, work func()) {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends here
+	const nobody = 65534
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+		t.Error(errno)
+		return
+	}
+	work()
+}
+
+// What an agent without capabilities sees of root's processes.
 func TestRealWithoutPermission(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("root is needed to become a user without rights: run the tests as root")
@@ -279,15 +290,14 @@ func TestRealWithoutPermission(t *testing.T) {
 	var e *event.Event
 	s := watch(t, slog.New(slog.NewTextHandler(&log, nil)))
 	pids := []int32{start(t, exec.Command(sleep, "100")), start(t, exec.Command(sleep, "101"))}
-	wg.Go(func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		const nobody = 65534
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
-			t.Error(errno)
-			return
-		}
-		e = find(t, s, event.ProcessExec, pids[0], anyEvent)
-	})
+	s.dismiss()
+	h, err := newHelper(s.read, "/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.helper = h
+	wg.Go(func() { asNobody(t, h.run) })
+	wg.Go(func() { asNobody(t, func() { e = find(t, s, event.ProcessExec, pids[0], anyEvent) }); s.dismiss() })
 	wg.Wait()
 	if e == nil {
 		t.Fatal("got no event")
@@ -313,7 +323,13 @@ func TestRun(t *testing.T) {
 	events := make(chan *event.Event, 1000)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := s.Run(ctx, func(e *event.Event) { events <- e }, nil); err != nil {
+		err := s.Run(ctx, func(e *event.Event) {
+			select {
+			case events <- e:
+			case <-ctx.Done(): // others' programs are not waited for
+			}
+		}, nil)
+		if err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/apss-sensor/apss/shared/event"
@@ -33,6 +32,8 @@ type mechanism interface {
 	// take tells the sensor, whose lock is held, what was gathered; what it returns asks for a list of the pids, and for
 	// a look into all of them.
 	take(s *Sensor, now time.Time) (list, all bool)
+	// busy is what its goroutine reads; nil when it reads nothing.
+	busy() *busy
 	// every is how often to scan without news.
 	every(interval time.Duration) time.Duration
 	close()
@@ -49,6 +50,8 @@ func (polling) run(ctx context.Context, _ func()) error {
 func (polling) take(s *Sensor, now time.Time) (list, all bool) { return s.passCursor(now) }
 
 func (polling) every(interval time.Duration) time.Duration { return interval }
+
+func (polling) busy() *busy { return nil }
 
 func (polling) close() {}
 
@@ -67,11 +70,11 @@ func checkMechanisms(names []string) error {
 var errOtherProc = errors.New("procfs is not mounted at /proc: the kernel's pids may not be those that it shows")
 
 // choose takes the first mechanism that works of those that were not tried yet, and notes why others do not.
-func (s *Sensor) choose() {
+func (s *Sensor) choose(ctx context.Context) {
 	for len(s.untried) > 0 {
 		name := s.untried[0]
 		s.untried = s.untried[1:]
-		m, err := s.try(name)
+		m, err := s.tryInTime(ctx, name)
 		if err == nil {
 			s.use(m, name)
 			return
@@ -96,12 +99,12 @@ func (s *Sensor) refuse(name string, err error) {
 	s.refused[name] = err.Error()
 }
 
-func (s *Sensor) try(name string) (mechanism, error) {
+func (s *Sensor) try(name string, at *busy) (mechanism, error) {
 	switch name {
 	case Connector:
-		return dialConnector(s.config.Proc, s.config.Redact, s.config.Env)
+		return dialConnector(s.config, s.blocked, at)
 	case Opens:
-		return watchOpens(s.config.Proc, s.config.Redact, s.config.Env)
+		return watchOpens(s.config, s.blocked, at)
 	default:
 		return polling{}, nil
 	}
@@ -120,9 +123,9 @@ func (s *Sensor) Run(
 	ctx context.Context, emit func(*event.Event), _ func(ctx context.Context) error,
 ) error {
 	s.untried = slices.Clone(s.config.Mechanisms)
-	s.choose()
-	defer func() { s.mechanism.close() }()
+	s.choose(ctx)
 	if err := s.open(time.Now()); err != nil {
+		s.mechanism.close()
 		return fmt.Errorf("process sensor: %w; mount procfs or turn the sensor off", err)
 	}
 	defer s.close()
@@ -134,29 +137,41 @@ func (s *Sensor) Run(
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.log.Warn("a mechanism ended: another one takes over", "mechanism", s.using, "error", err)
-		s.refuse(s.using, err)
-		s.mechanism.close()
-		s.choose()
+		if errors.Is(err, errHeldUp) { // what holds it up is left alone from now on
+			s.untried = append([]string{s.using}, s.untried...)
+		} else {
+			s.log.Warn("a mechanism ended: another one takes over", "mechanism", s.using, "error", err)
+			s.refuse(s.using, err)
+		}
+		s.choose(ctx)
 		s.resume()
 	}
 }
 
-// watch scans when its mechanism has news, and now and then, until ctx ends or the mechanism does.
+// watch scans when its mechanism has news, and now and then, until ctx ends or the mechanism does, which it closes.
 func (s *Sensor) watch(ctx context.Context, emit func(*event.Event)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	news, ended := make(chan struct{}, 1), make(chan error, 1)
-	wg.Go(func() {
-		ended <- s.mechanism.run(ctx, func() {
+	m := s.mechanism
+	news, ended, closed := make(chan struct{}, 1), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(closed)
+		defer m.close()
+		ended <- m.run(ctx, func() {
 			select {
 			case news <- struct{}{}:
 			default: // the scan to come takes it too
 			}
 		})
-	})
+	}()
+	mayWait := 2 * patience
+	defer func() {
+		cancel()
+		select {
+		case <-closed:
+		case <-time.After(mayWait): // the kernel holds it up
+		}
+	}()
+	var over overseer
 	due := time.Now().Add(s.config.Interval)
 	wait := time.NewTimer(s.config.Interval)
 	defer wait.Stop()
@@ -178,7 +193,14 @@ func (s *Sensor) watch(ctx context.Context, emit func(*event.Event)) error {
 		for _, e := range events {
 			emit(e)
 		}
-		due = time.Now().Add(next)
+		now := time.Now()
+		if pid := over.check(m.busy(), now); pid != 0 {
+			s.blocked.add(pid, closed)
+			s.sayBlocked(pid)
+			mayWait = 0
+			return fmt.Errorf("%w: pid %d", errHeldUp, pid)
+		}
+		due = now.Add(next)
 		wait.Reset(next)
 	}
 }

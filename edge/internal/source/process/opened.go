@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/apss-sensor/apss/edge/internal/redact"
 	"github.com/apss-sensor/apss/edge/internal/source/process/opens"
 )
 
@@ -36,6 +35,7 @@ const (
 type opened struct {
 	watch  *opens.Watcher
 	read   *reader
+	at     *busy
 	loadID int
 	stop   int // an eventfd(2), which ends a wait
 	cursor int32
@@ -64,19 +64,24 @@ type openedAt struct {
 	at time.Time
 }
 
-func watchOpens(proc string, cut redact.Redactor, env []string) (*opened, error) {
-	watch, err := opens.New(proc)
+func watchOpens(c Config, b *blocked, at *busy) (*opened, error) {
+	watch, err := opens.New(c.Proc)
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{watch: watch, loadID: -1, stop: -1, programs: make(map[int32]details)}
-	if o.read, err = newReader(proc); err != nil {
+	o := &opened{watch: watch, at: at, loadID: -1, stop: -1, programs: make(map[int32]details)}
+	if o.read, err = newReader(c.Proc); err != nil {
 		_ = watch.Close()
 		return nil, err
 	}
-	o.read.cut, o.read.env = cut, env
+	o.read.cut, o.read.env, o.read.blocked = c.Redact, c.Env, b
+	watch.Before = func(pid int32) bool {
+		at.begin(pid)
+		return !b.has(pid)
+	}
+	defer at.end()
 	if o.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
-		o.loadID, err = unix.Open(filepath.Join(proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		o.loadID, err = unix.Open(filepath.Join(c.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	}
 	if err == nil {
 		err = o.sync(time.Now())
@@ -103,6 +108,8 @@ func (o *opened) close() {
 	}
 }
 
+func (o *opened) busy() *busy { return o.at }
+
 // every is rarer than polling alone would be: what starts nearly always opens something that is watched.
 func (o *opened) every(interval time.Duration) time.Duration {
 	return max(interval, 100*time.Millisecond)
@@ -115,6 +122,7 @@ func (o *opened) sync(now time.Time) error {
 		return err
 	}
 	o.watch.Sync(pids)
+	o.at.end()
 	o.synced, o.until = now, o.cursor
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -242,6 +250,8 @@ func (o *opened) readNow(pid int32) (read, gone bool) {
 	if st.forked() {
 		return false, false
 	}
+	o.at.begin(pid)
+	defer o.at.end()
 	d, err := o.read.readProgram(pid)
 	if err != nil || d.stat.start != st.start {
 		return false, true

@@ -33,6 +33,8 @@ type reader struct {
 	audited bool
 	// early holds what was read of programs before, at the moment they started: it is taken instead.
 	early map[int32]details
+	// blocked are the processes of which nothing is read that the kernel may hold up.
+	blocked *blocked
 }
 
 func newReader(root string) (*reader, error) {
@@ -40,7 +42,7 @@ func newReader(root string) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", root, err)
 	}
-	r := &reader{root: fd, buf: make([]byte, maxCmdlineRead+1), link: make([]byte, unix.PathMax)}
+	r := &reader{root: fd, buf: make([]byte, maxCmdlineRead+1), link: make([]byte, unix.PathMax), blocked: &blocked{}}
 	r.audited = !r.has("self/stat") || r.has("self/loginuid")
 	return r, nil
 }
@@ -117,13 +119,17 @@ type details struct {
 	stdioSocket bool
 	script      string
 	env         []string
+	// held says that nothing was read that the kernel may hold up: command line, environment, script.
+	held bool
 	// denied says that the kernel refused something, not that the process ended.
 	denied bool
 }
 
 // starting reports whether execve may be at work: the program is there and its arguments are not, yet. The kernel sets
 // them after the executable (setup_arg_pages and create_elf_tables, fs/exec.c and fs/binfmt_elf.c).
-func (d *details) starting() bool { return d.exe != "" && len(d.args) == 0 && !d.stat.dead() }
+func (d *details) starting() bool {
+	return d.exe != "" && len(d.args) == 0 && !d.held && !d.stat.dead()
+}
 
 // read reads all of pid, of a kernel thread or a thread its stat alone. The error is that it is gone, or was never
 // there. All is read again when the process called execve in between, so that the parts fit.
@@ -142,7 +148,7 @@ func (r *reader) read(pid int32) (details, error) {
 	}
 	var d details
 	for range 3 {
-		d = r.memory(dir)
+		d = r.memory(dir, pid)
 		d.stat = first
 		r.rest(dir, &d)
 		last, err := r.stat(dir, "stat")
@@ -163,7 +169,7 @@ func (r *reader) readProgram(pid int32) (details, error) {
 		return details{}, err
 	}
 	defer func() { _ = unix.Close(dir) }()
-	d := r.memory(dir)
+	d := r.memory(dir, pid)
 	if d.stat, err = r.stat(dir, "stat"); err != nil && !d.cmdlineRead {
 		return details{}, err
 	}
@@ -172,11 +178,14 @@ func (r *reader) readProgram(pid int32) (details, error) {
 }
 
 // memory reads what ends with a process's memory, at the beginning of its end: command line and executable.
-func (r *reader) memory(dir int) details {
-	d := details{login: event.UnknownID, session: event.UnknownID}
-	b, err := r.file(dir, "cmdline")
-	d.note(err)
-	var line []byte
+func (r *reader) memory(dir int, pid int32) details {
+	d := details{login: event.UnknownID, session: event.UnknownID, held: r.blocked.has(pid)}
+	var line, b []byte
+	var err error
+	if !d.held {
+		b, err = r.file(dir, "cmdline")
+		d.note(err)
+	}
 	if len(b) > 0 {
 		line = slices.Clone(b)
 	}
@@ -189,13 +198,13 @@ func (r *reader) memory(dir int) details {
 	// The file of a process without memory is empty too. Where the executable is there, so was the memory; where it may
 	// not be read, an empty command line proves nothing.
 	var taken int
-	if len(r.env) > 0 {
+	if len(r.env) > 0 && !d.held {
 		if b, err = r.file(dir, "environ"); err == nil {
 			d.env, taken = pick(r.cut, b, r.env)
 		}
 	}
 	d.redacted = taken
-	d.line, d.cmdlineRead = line, len(line) > 0 || d.exe != ""
+	d.line, d.cmdlineRead = line, len(line) > 0 || d.exe != "" && !d.held
 	return d
 }
 

@@ -58,7 +58,7 @@ func TestInhabitants(t *testing.T) {
 		t.Fatal(err)
 	}
 	for pid := int32(1); pid <= 22; pid++ {
-		s.tree[pid] = &entry{process: &event.Process{PID: pid}, start: uint64(100 - pid), born: time.Now()}
+		s.tree[pid] = &entry{process: &event.Process{PID: pid}, start: uint64(100 - pid), born: time.Now().Add(time.Minute)}
 	}
 	s.tree[19].gone = time.Now()
 	s.tree[18].own = true

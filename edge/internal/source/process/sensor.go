@@ -65,6 +65,7 @@ type Sensor struct {
 	boot   time.Time
 
 	untried []string // of Run's goroutine
+	blocked *blocked
 	// mechanism is changed by Run's goroutine alone, with the lock; without it that may read it.
 	mechanism mechanism
 
@@ -75,6 +76,7 @@ type Sensor struct {
 	lookAll   bool              // the next scan looks into everything
 	unseen    unseen
 	read      *reader
+	helper    *helper // nil until it is needed
 	users     users
 	tree      map[int32]*entry
 	stats     Stats
@@ -117,6 +119,7 @@ func New(c Config) (*Sensor, error) {
 		users:  users{path: c.Passwd},
 		tree:   make(map[int32]*entry),
 
+		blocked:   &blocked{},
 		mechanism: polling{},
 		using:     Polling,
 	}
@@ -155,7 +158,7 @@ func (s *Sensor) open(now time.Time) error {
 		return err
 	}
 	s.read = r
-	r.cut, r.env = s.config.Redact, s.config.Env
+	r.cut, r.env, r.blocked = s.config.Redact, s.config.Env, s.blocked
 	s.loadID, err = unix.Open(filepath.Join(s.config.Proc, "loadavg"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		s.loadID = -1
@@ -184,6 +187,7 @@ func (s *Sensor) close() {
 }
 
 func (s *Sensor) closeLocked() {
+	s.dismiss()
 	s.read.close()
 	s.read = nil
 	if s.loadID >= 0 {
@@ -350,7 +354,7 @@ func (s *Sensor) Process(pid int32) *event.Process {
 	if err != nil {
 		return nil
 	}
-	d, err := s.read.read(pid)
+	d, err := s.inspect(pid)
 	if err != nil || d.stat.kernel() || d.stat.thread {
 		return nil
 	}

@@ -27,6 +27,10 @@ type Stats struct {
 	Denied uint64
 	// Redacted counts credentials that were taken out of arguments.
 	Redacted uint64
+	// HeldUp counts reads of processes that the kernel held up, Blocked is how many of them it does now. Such a process is
+	// reported without its command line.
+	HeldUp  uint64
+	Blocked int
 	// Trimmed are processes whose command line was not kept for their children, because too many run.
 	Trimmed uint64
 	// Processes is how many are known now.
@@ -50,6 +54,7 @@ func (s *Sensor) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
+	st.Blocked, st.HeldUp = s.blocked.stats()
 	st.Mechanism, st.Refused = s.using, maps.Clone(s.refused)
 	st.MissedAtMost = st.Created - min(st.Created, s.accounted)
 	for _, e := range s.tree {
@@ -73,6 +78,7 @@ type Coverage struct {
 	// Unknown says that nothing bounds what was missed.
 	Unknown  bool   `json:"unknown,omitempty"`
 	Lost     uint64 `json:"lost"`
+	HeldUp   uint64 `json:"held_up,omitempty"`
 	Threads  uint64 `json:"threads"`
 	Forks    uint64 `json:"forks"`
 	Twice    uint64 `json:"twice"`
@@ -92,8 +98,8 @@ func (s Stats) CoverageSince(before Stats) Coverage {
 		Full:    s.Full - before.Full, Partial: s.Partial - before.Partial, ByName: s.ByName - before.ByName,
 		MissedAtMost: s.MissedAtMost - min(s.MissedAtMost, before.MissedAtMost),
 		Unknown:      s.CursorBlind,
-		Lost:         s.Lost - before.Lost,
-		Threads:      s.Threads - before.Threads, Forks: s.Forks - before.Forks, Twice: s.Twice - before.Twice,
+		Lost:         s.Lost - before.Lost, HeldUp: s.HeldUp - before.HeldUp,
+		Threads: s.Threads - before.Threads, Forks: s.Forks - before.Forks, Twice: s.Twice - before.Twice,
 		Excluded: s.Excluded - before.Excluded, Exits: s.Exits - before.Exits,
 	}
 }

@@ -93,7 +93,7 @@ func (s *Sensor) look(pid int32, now time.Time, why source) bool {
 
 // lookFirst takes a process into the tree.
 func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
-	d, err := s.read.read(pid)
+	d, err := s.inspect(pid)
 	if err != nil {
 		return false
 	}
@@ -171,7 +171,7 @@ func (s *Sensor) lookAgain(pid int32, e *entry, st stat, now time.Time) {
 	if st.forked() || !e.forked && !e.changed(st) {
 		return
 	}
-	d, err := s.read.read(pid)
+	d, err := s.inspect(pid)
 	settled := now.Sub(e.born) >= forkAge
 	if err != nil || !e.is(d.stat.start) || d.stat.dead() || d.starting() && !settled {
 		return // the next scan sees what it is
@@ -245,6 +245,9 @@ func (s *Sensor) exec(e *entry, d details, previous string, now time.Time) {
 // exit makes the event of the end of a process that had one of its start.
 func (s *Sensor) exit(e *entry, now time.Time) {
 	e.gone = now
+	if e.process != nil {
+		s.blocked.forget(e.process.PID)
+	}
 	if e.held != nil {
 		s.exec(e, *e.held, "", now)
 		e.held = nil
@@ -306,6 +309,9 @@ func metadata(d details, previous string) map[string]any {
 	m := make(map[string]any)
 	if d.truncated {
 		m["cmdline_truncated"] = true
+	}
+	if d.held {
+		m["cmdline_held_up"] = true
 	}
 	if d.redacted > 0 {
 		m["redacted"] = d.redacted

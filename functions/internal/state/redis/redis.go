@@ -5,7 +5,7 @@
 // changes both in one step when the record still has the mark it was read with ([swap]). All keys begin with "apss:", and
 // those of a collection have one hash tag, so that a cluster keeps them together and the script runs there.
 //
-// What cannot be done is [state.ErrDown] within [Timeout]: no connection, no answer, but also a server that loads its data,
+// What cannot be done is [state.ErrDown] within [Config].Timeout: no connection, no answer, but also a server that loads its data,
 // that is a replica since a failover, that is out of memory or does not take the password. Connections are made again by
 // themselves, with the password as it is then.
 //
@@ -14,6 +14,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,15 +32,13 @@ import (
 	"github.com/apss-sensor/apss/shared/secret"
 )
 
-// Timeout bounds each operation, but List, of which it bounds each page.
+// Timeout bounds each operation, but List, of which it bounds each page, unless the configuration says otherwise.
 const Timeout = time.Second
 
 const (
-	dialTimeout = 500 * time.Millisecond
-	callTimeout = 500 * time.Millisecond // of one command: it leaves time for a second try
-	conns       = 64                     // at most; as many as alerts go to a receiver at the same time
-	idle        = 5 * time.Minute        // before the server, or what is between, closes the connection (often 10)
-	page        = 500                    // records that List asks for at once
+	conns = 64              // at most; as many as alerts go to a receiver at the same time
+	idle  = 5 * time.Minute // before the server, or what is between, closes the connection (often 10)
+	page  = 500             // records that List asks for at once
 )
 
 // Config is where the server is.
@@ -50,17 +49,21 @@ type Config struct {
 	User     string        // "": the default one
 	Password secret.Source // nil: none
 	TLS      *tls.Config   // nil: in the clear
+	Timeout  time.Duration // 0: [Timeout]
 }
 
 // Store is a [state.Store] on a Redis server. Safe for concurrent use.
 type Store struct {
 	*swap.Updater
-	table table
+	table   table
+	timeout time.Duration
 }
 
 // New returns a store. It connects with the first operation.
 func New(c Config) *Store {
 	logging.Disable() // of the library, which writes to standard error; what goes wrong is in the errors
+	timeout := cmp.Or(c.Timeout, Timeout)
+	half := timeout / 2 // for one command: it leaves time for a second try
 	t := table{
 		password: c.Password,
 		client: redis.NewClient(&redis.Options{
@@ -68,15 +71,15 @@ func New(c Config) *Store {
 			CredentialsProviderContext: c.credentials,
 			// A try after a lost answer is safe: the script knows by the mark that it was done.
 			MaxRetries: 2, MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 50 * time.Millisecond,
-			DialTimeout: dialTimeout, DialerRetries: 1, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+			DialTimeout: half, DialerRetries: 1, ReadTimeout: half, WriteTimeout: half,
 			ContextTimeoutEnabled: true,
-			PoolSize:              conns, MaxActiveConns: conns, PoolTimeout: callTimeout, ConnMaxIdleTime: idle, PipelinePoolSize: -1,
+			PoolSize:              conns, MaxActiveConns: conns, PoolTimeout: half, ConnMaxIdleTime: idle, PipelinePoolSize: -1,
 			ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10, // records are small
 			DisableIdentity:          true,
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		}),
 	}
-	return &Store{Updater: swap.New(t, Timeout), table: t}
+	return &Store{Updater: swap.New(t, timeout), table: t, timeout: timeout}
 }
 
 func (c Config) credentials(ctx context.Context) (user, password string, err error) {
@@ -95,7 +98,7 @@ func (s *Store) Due(ctx context.Context, collection string, now time.Time, limit
 	if err := ctx.Err(); err != nil || limit <= 0 {
 		return nil, err
 	}
-	short, cancel := context.WithTimeout(ctx, Timeout)
+	short, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	for {
 		keys, err := s.table.client.ZRangeArgs(short, redis.ZRangeArgs{
@@ -150,7 +153,7 @@ func (s *Store) List(ctx context.Context, collection string, f func(key string, 
 	prefix := recordKey(collection, "")
 	seen := map[string]bool{} // a scan may bring a key twice
 	for cursor := uint64(0); ; {
-		short, cancel := context.WithTimeout(ctx, Timeout)
+		short, cancel := context.WithTimeout(ctx, s.timeout)
 		var names []string
 		var values []any
 		var err error

@@ -31,8 +31,11 @@ func admin(tb testing.TB, s *redistest.Server) *goredis.Client {
 	return c
 }
 
+// patience is how long a test waits for a server that is there. It is met on failure only.
+const patience = 30 * time.Second
+
 func onSocket(s *redistest.Server) redis.Config {
-	return redis.Config{Network: "unix", Address: s.Socket}
+	return redis.Config{Network: "unix", Address: s.Socket, Timeout: patience}
 }
 
 // empty removes everything.
@@ -256,7 +259,8 @@ func TestNothingStays(t *testing.T) {
 
 // TestOneSlot: a cluster refuses a script whose keys are in different slots.
 func TestOneSlot(t *testing.T) {
-	server := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+	// Members of a cluster speak on one more port, 10000 where there is no other: so the address is its own.
+	server := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--bind", address(t).String())
 	operator := admin(t, server)
 	if err := operator.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)

@@ -61,13 +61,18 @@ func issue(t *testing.T, dir, name string, form *x509.Certificate, signer *pair)
 	return &pair{cert, key}
 }
 
-// TestTLS: rediss:// is the store as it is without TLS, and a server that cannot prove who it is gets nothing.
-func TestTLS(t *testing.T) {
+// address is one that nobody else uses: Redis takes no port of the kernel's choice.
+func address(t *testing.T) net.IP {
+	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("SKIPPED: the server listens on an address of 127.0.0.0/8 of its own, all of which only Linux has on its loopback")
 	}
-	// Redis takes no port of the kernel's choice: so the address is one that nobody else uses.
-	ip := net.IPv4(127, byte(1+mathrand.N(250)), byte(mathrand.N(250)), byte(1+mathrand.N(250)))
+	return net.IPv4(127, byte(1+mathrand.N(250)), byte(mathrand.N(250)), byte(1+mathrand.N(250)))
+}
+
+// TestTLS: rediss:// is the store as it is without TLS, and a server that cannot prove who it is gets nothing.
+func TestTLS(t *testing.T) {
+	ip := address(t)
 	dir := t.TempDir()
 	ca := issue(t, dir, "ca", &x509.Certificate{
 		Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -92,6 +97,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.Timeout = patience
 		return redis.New(c)
 	}
 	known := "?ca=" + url.QueryEscape(file("ca.crt"))

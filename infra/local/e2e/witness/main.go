@@ -3,8 +3,12 @@
 //
 //	witness app [MARK [FILE]]       live; with a mark, run "witness mark MARK" twice a second, and write it to a file
 //	witness mark MARK               live for a moment
-//	nginx intrude N                 be a web server that is made to run a shell, once a second, N times, which knows when
-//	sh -c COMMAND                   live for a moment
+//	nginx obey HOST:PORT            be a web server that was broken into, and do what somebody there says; see obey.go
+//	cat FILE..., sh -c COMMAND      read the files; live for a second
+//	sh -i                           live until the input ends
+//	witness hold ANYTHING           live for a second
+//	witness stay ANYTHING           live for five
+//	witness nothing                 end at once
 //	witness look                    print, as JSON, what of each process in view may be read
 //	witness after N COMMAND...      wait until N applications are in view, then become COMMAND
 package main
@@ -46,11 +50,23 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	switch {
+	case filepath.Base(os.Args[0]) == "cat":
+		return cat(ctx, args)
+	case len(args) == 1 && args[0] == "-i":
+		return shell(ctx)
+	case len(args) == 1 && args[0] == "nothing":
+		return nil
+	case len(args) == 2 && (args[0] == "hold" || args[0] == "-c"):
+		pause(ctx, lives)
+		return nil
+	case len(args) == 2 && args[0] == "stay":
+		pause(ctx, stays)
+		return nil
+	case len(args) == 2 && args[0] == "obey":
+		return obey(ctx, args[1])
 	case len(args) >= 1 && len(args) <= 3 && args[0] == "app":
 		return app(ctx, args[1:])
-	case len(args) == 2 && args[0] == "intrude":
-		return intrude(ctx, args[1])
-	case len(args) == 2 && (args[0] == "mark" || args[0] == "-c"):
+	case len(args) == 2 && args[0] == "mark":
 		pause(ctx, 100*time.Millisecond)
 		return nil
 	case len(args) == 1 && args[0] == "look":
@@ -84,21 +100,6 @@ func app(ctx context.Context, mark []string) error {
 			return err
 		}
 	}
-	return nil
-}
-
-func intrude(ctx context.Context, times string) error {
-	n, err := strconv.Atoi(times)
-	if err != nil {
-		return err
-	}
-	for range n {
-		pause(ctx, time.Second)
-		if err := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("id # deed %d", time.Now().UnixNano())).Run(); err != nil && ctx.Err() == nil { //nolint:gosec // ourselves
-			return err
-		}
-	}
-	<-ctx.Done()
 	return nil
 }
 

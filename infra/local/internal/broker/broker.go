@@ -160,10 +160,19 @@ func (b *Broker) Publish(ctx context.Context, topic string, m dispatch.Message) 
 // SetOutage makes the server in this process answer UNAVAILABLE to publishers, or ends that. It reports false with an
 // emulator, which knows no outage.
 func (b *Broker) SetOutage(on bool) bool {
+	if !on {
+		return b.SetRefusal(nil)
+	}
+	return b.SetRefusal(status.New(codes.Unavailable, "an outage that was asked for"))
+}
+
+// SetRefusal makes the server in this process answer this to publishers, as the service does for instance to who may not
+// (https://docs.cloud.google.com/pubsub/docs/reference/error-codes), or ends that with nil. It reports false with an emulator.
+func (b *Broker) SetRefusal(answer *status.Status) bool {
 	if b.server == nil {
 		return false
 	}
-	b.server.outage.Store(on)
+	b.server.refusal.Store(answer)
 	return true
 }
 

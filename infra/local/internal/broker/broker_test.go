@@ -46,7 +46,7 @@ func subscribe(tb testing.TB, b *broker.Broker, topic string) broker.Source {
 // receive waits for n messages and returns their data.
 func receive(tb testing.TB, s broker.Source, n int) []string {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
 	var all []string
 	for len(all) < n {
@@ -125,6 +125,10 @@ func TestOutage(t *testing.T) {
 	}
 	if err := publish(t, b, "events", "x"); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v during the outage, want %v", err, codes.Unavailable)
+	}
+	b.SetRefusal(status.New(codes.PermissionDenied, "User not authorized to perform this action."))
+	if err := publish(t, b, "events", "x"); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v, want %v", err, codes.PermissionDenied)
 	}
 	b.SetOutage(false)
 	if err := publish(t, b, "events", "y"); err != nil {

@@ -33,7 +33,7 @@ type server struct {
 	maxBytes int64
 	bytes    atomic.Int64 // held by all queues
 	clearing sync.WaitGroup
-	outage   atomic.Bool
+	refusal  atomic.Pointer[status.Status] // of every publish request; nil: none
 
 	mu     sync.Mutex
 	topics map[string]*topic
@@ -114,8 +114,8 @@ func (s *server) onPublish(request any) (bool, any, error) {
 	if err != nil {
 		return true, nil, err
 	}
-	if s.outage.Load() {
-		return true, nil, status.Error(codes.Unavailable, "an outage that was asked for")
+	if refusal := s.refusal.Load(); refusal != nil {
+		return true, nil, refusal.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -100,7 +100,10 @@ func TestPushOverHTTP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.endpoint, func(t *testing.T) {
-			sub := Subscription{Name: "s", Endpoint: tt.endpoint, AckDeadline: 300 * time.Millisecond}
+			sub := Subscription{Name: "s", Endpoint: tt.endpoint, AckDeadline: time.Minute}
+			if tt.want == expired {
+				sub.AckDeadline = 300 * time.Millisecond
+			}
 			got, reason := sub.push(t.Context(), transport, Message{Data: []byte("x")}, 1)
 			if got != tt.want || !strings.Contains(reason, tt.reason) {
 				t.Errorf("got verdict %d, %q; want %d, %q", got, reason, tt.want, tt.reason)

@@ -21,6 +21,9 @@ const (
 	window = 3 * time.Second
 	// repeats of a deed that is told once.
 	repeats = 3
+	// stay is how many seconds a program of a deed runs, unless the act ends before: longer than an agent stalls that is to
+	// read it.
+	stay = "10"
 )
 
 // intrude does what intruders do, one deed after the other, without effect: programs are copies of sleep under other
@@ -51,7 +54,7 @@ func (p *play) intrude(ctx context.Context) (err error) {
 		return nil
 	}
 	pretend := func(command string) func() error { // the shell takes it for a comment
-		return func() error { return run(nil, "sh", "-c", "sleep 2; : apss-demo # "+command) }
+		return func() error { return run(nil, "sh", "-c", "sleep "+stay+"; : apss-demo # "+command) }
 	}
 	miner, drift, ash := filepath.Join(tools, "xmrig"), filepath.Join(tools, "updater"), filepath.Join(tools, "ash")
 	for name, original := range map[string]string{miner: "sleep", drift: "sleep", ash: "sh"} {
@@ -79,8 +82,8 @@ func (p *play) intrude(ctx context.Context) (err error) {
 		{suspicion{"a reverse shell on a command line", "APSS-001", "T1059.004", shows("/dev/tcp/203.0.113.7/4444")}, nil}, // the act process
 		{suspicion{"an ssh key is added", "APSS-048", "T1098.004", changes(p.Config.Keys())}, nil},                         // the act files
 		{suspicion{"a shell with a socket for its input", "APSS-001", "T1059.004", runs(ash)}, func() error { return p.socketShell(run, ash) }},
-		{suspicion{"a program called xmrig", "APSS-002", "T1496", runs(miner)}, func() error { return run(nil, miner, "2") }},
-		{suspicion{"a new program in /tmp", "APSS-018", "T1059", runs(drift)}, func() error { return run(nil, drift, "2") }},
+		{suspicion{"a program called xmrig", "APSS-002", "T1496", runs(miner)}, func() error { return run(nil, miner, stay) }},
+		{suspicion{"a new program in /tmp", "APSS-018", "T1059", runs(drift)}, func() error { return run(nil, drift, stay) }},
 		{suspicion{"password hashes are read", "APSS-036", "T1003.008", shows("head -c 0 /etc/shadow")}, pretend("head -c 0 /etc/shadow")},
 		{suspicion{"a job is put into cron by a command", "APSS-054", "T1053.003", shows(">> /etc/cron.d/")}, pretend("echo '* * * * * root true' >> /etc/cron.d/apss-demo")},
 		{suspicion{"a file gets the setuid bit", "APSS-079", "T1548.001", changes(helper)}, func() error { return os.Chmod(helper, 0o700|os.ModeSetuid) }},
@@ -97,7 +100,7 @@ func (p *play) intrude(ctx context.Context) (err error) {
 		}
 	}
 	for range repeats {
-		if err := run(nil, miner, "2"); err != nil {
+		if err := run(nil, miner, stay); err != nil {
 			return err
 		}
 	}
@@ -149,7 +152,7 @@ func (p *play) socketShell(run func(*os.File, string, ...string) error, shell st
 	if err != nil {
 		return err
 	}
-	time.AfterFunc(2*time.Second, func() { _ = master.Close() })
+	time.AfterFunc(10*time.Second, func() { _ = master.Close() })
 	conn, err := listener.AcceptTCP()
 	if err != nil {
 		return err

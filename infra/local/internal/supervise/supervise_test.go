@@ -106,7 +106,7 @@ func TestExitCode(t *testing.T) {
 func TestStop(t *testing.T) {
 	p, l := run(t, "obey")
 	<-l.seen
-	if err := p.Stop(10 * time.Second); err != nil {
+	if err := p.Stop(30 * time.Second); err != nil {
 		t.Errorf("got %v from one that obeys", err)
 	}
 	p, l = run(t, "ignore")
@@ -157,7 +157,7 @@ func TestDiesWithItsParent(t *testing.T) {
 	}
 	_ = parent.Process.Kill()
 	_ = parent.Wait()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for alive(pid) {
 		select {
 		case <-deadline:

@@ -3,8 +3,10 @@
 package system
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +37,8 @@ type Config struct {
 
 	// Ports on 127.0.0.1; 0 takes a free one.
 	PubSubPort, FunctionsPort, AgentPort, SweetPort, SlackPort, PagerDutyPort, WebhookPort int
+	// PubSubHost is where Pub/Sub is to be reached, for agents on other machines; 127.0.0.1 unless given.
+	PubSubHost string
 	// Emulator is the host:port of Google's emulator; empty uses the broker in this process.
 	Emulator string
 
@@ -175,22 +179,28 @@ func (c Config) ports() []port {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// freePort returns p, or a port that was free a moment ago, for a program that cannot be given a listener.
+// freePort returns p, or a port that was free a moment ago, for a program that cannot be given a listener. It is none of
+// those that the kernel gives to connections, from 32768 (ip_local_port_range, ip(7)): one of them would take it while the
+// program starts, or starts again.
 func freePort(p int) (int, error) {
 	if p != 0 {
 		return p, nil
 	}
-	l, err := net.Listen("tcp", local(0)) //nolint:noctx // loopback: it cannot block
-	if err != nil {
-		return 0, fmt.Errorf("looking for a free port: %w", err)
+	const first, last, tries = 12_000, 30_000, 100
+	var err error
+	for range tries {
+		p := first + rand.IntN(last-first) //nolint:gosec // no secret
+		var l net.Listener
+		if l, err = net.Listen("tcp", local(p)); err == nil { //nolint:noctx // loopback: it cannot block
+			return p, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("looking for a free port: %w", err)
 }
 
 func (c Config) brokerOptions() broker.Options {
 	return broker.Options{
 		Project: Project, Topics: []string{EventsTopic, AlertsTopic, DeadLettersTopic},
-		Emulator: c.Emulator, Addr: local(c.PubSubPort),
+		Emulator: c.Emulator, Addr: net.JoinHostPort(cmp.Or(c.PubSubHost, "127.0.0.1"), strconv.Itoa(c.PubSubPort)),
 	}
 }

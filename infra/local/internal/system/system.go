@@ -280,22 +280,21 @@ func (s *System) Stop(ctx context.Context) error {
 // Settled waits until nothing was in flight, and nothing new came, for as long as quiet. Repeats of incidents that wait
 // to be told are not waited for.
 func (s *System) Settled(ctx context.Context, quiet time.Duration) error {
-	last, since := s.Ledger.Totals(), time.Now()
-	for {
+	const every = 10 * time.Millisecond
+	last, calm := s.Ledger.Totals(), time.Duration(0) // what was looked at: in a time in which nothing ran nothing could come
+	for calm < quiet {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for what is in flight: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(every):
 		}
 		now := s.Ledger.Totals()
+		calm += every
 		if now != last || now.InFlight != 0 || s.held() != 0 {
-			last, since = now, time.Now()
-			continue
-		}
-		if time.Since(since) >= quiet {
-			return nil
+			last, calm = now, 0
 		}
 	}
+	return nil
 }
 
 // held is how much waits in subscriptions.

@@ -184,6 +184,19 @@ func (s *sights) watcher() system.Watcher {
 		Dead: func(event.Raw, string) { s.mu.Lock(); s.dead++; s.mu.Unlock() }}
 }
 
+// settled waits until so many events were seen to be published, and have come to their ends.
+func settled(t *testing.T, s *system.System, published int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for s.Ledger.Totals().Published < published && ctx.Err() == nil {
+		<-time.After(time.Millisecond)
+	}
+	if err := s.Settled(ctx, 200*time.Millisecond); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWayOfAnEvent(t *testing.T) {
 	var seen sights
 	s, err := system.Start(t.Context(), config(t, "/a", "/b", "/c"), seen.watcher())
@@ -193,11 +206,7 @@ func TestWayOfAnEvent(t *testing.T) {
 	if err := s.StartAgent(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := s.Settled(ctx, 200*time.Millisecond); err != nil {
-		t.Error(err)
-	}
+	settled(t, s, 3)
 	counts, err := s.AgentCounts(t.Context())
 	if want := (system.AgentCounts{Sensed: 4}); counts != want || err != nil {
 		t.Errorf("got the agent's counts %+v, %v; want %+v", counts, err, want)
@@ -215,6 +224,7 @@ func TestWayOfAnEvent(t *testing.T) {
 	if err := s.StartAgent(t.Context()); err != nil {
 		t.Error(err)
 	}
+	settled(t, s, 6)
 	if err := s.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -244,11 +254,7 @@ func TestWhatNobodyAcknowledgesIsADeadLetter(t *testing.T) {
 	if err := s.StartAgent(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := s.Settled(ctx, 500*time.Millisecond); err != nil {
-		t.Error(err)
-	}
+	settled(t, s, 1)
 	if err := s.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -289,7 +295,7 @@ func TestProgramsThatEnd(t *testing.T) {
 		if !strings.Contains(err.Error(), "signal: killed") {
 			t.Errorf("got %v, want how it ended", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("got no trouble from a program that was killed")
 	}
 	if err := s.Stop(t.Context()); err != nil {

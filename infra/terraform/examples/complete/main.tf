@@ -22,6 +22,8 @@ module "apss" {
   operators      = ["group:soc@example.com"]
   health_ingress = "ALLOW_ALL"
 
+  node_service_accounts = ["123456789012-compute@developer.gserviceaccount.com", "gke-nodes@acme-prod.iam.gserviceaccount.com"]
+
   cluster_projects = { (var.project) = "123456789012", "acme-prod" = "210987654321" }
   archive          = { alerts = true, events = true, delete_days = 90 }
   notify           = { emails = ["oncall@example.com"] }
@@ -51,9 +53,19 @@ variable "secret_values" {
   sensitive   = true
 }
 
-output "next" {
-  description = "What to run next."
-  value       = { secrets = module.apss.secrets_to_fill, helm = module.apss.helm_command, health = module.apss.health_url }
+output "secrets_to_fill" {
+  description = "What to run next: it asks for each secret's value."
+  value       = module.apss.secrets_to_fill
+}
+
+output "helm_command" {
+  description = "What to run in each cluster then: terraform output -raw helm_command."
+  value       = module.apss.helm_command
+}
+
+output "health_url" {
+  description = "For apssctl: APSS_URL."
+  value       = module.apss.health_url
 }
 
 output "integrations" {

@@ -32,7 +32,12 @@ variable "region" {
   type        = string
 }
 
-output "next" {
-  description = "What to run next."
-  value       = { secrets = module.apss.secrets_to_fill, helm = module.apss.helm_command }
+output "secrets_to_fill" {
+  description = "What to run next: it asks for each secret's value."
+  value       = module.apss.secrets_to_fill
+}
+
+output "helm_command" {
+  description = "What to run in each cluster then: terraform output -raw helm_command."
+  value       = module.apss.helm_command
 }

@@ -12,7 +12,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/apss-sensor/apss/edge/internal/source/network/netns/netnstest"
 )
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 
 // open returns a Conn, or skips where this kernel or sandbox refuses netlink.
 func open(t *testing.T) *Conn {
@@ -135,7 +139,7 @@ func TestDump(t *testing.T) {
 // end waits until the kernel tells the end of a socket that suits.
 func end(t *testing.T, c *Closes, what string, suits func(Socket) bool) Socket {
 	t.Helper()
-	stop := time.AfterFunc(10*time.Second, func() { c.Close() })
+	stop := time.AfterFunc(30*time.Second, func() { c.Close() })
 	defer stop.Stop()
 	for {
 		if err := c.Wait(); err != nil {
@@ -290,7 +294,7 @@ func TestMissed(t *testing.T) {
 		u.Close()
 		return u
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		for range 100 {
 			udp()

@@ -70,6 +70,10 @@ type Stats struct {
 
 // Watcher watches. It is not safe for concurrent use.
 type Watcher struct {
+	// Before, if set, is called before a process is looked into for where its programs are, which the kernel may hold up;
+	// if it returns false that process is not.
+	Before func(pid int32) bool
+
 	fd     int
 	proc   string
 	buf    []byte
@@ -151,6 +155,9 @@ func (w *Watcher) See(pid int32) {
 	space := namespace(link)
 	if turn, known := w.spaces[space]; known && turn == w.turn {
 		return
+	}
+	if w.Before != nil && !w.Before(pid) {
+		return // another of the same namespace may
 	}
 	root, err := unix.Open(w.rootOf(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
