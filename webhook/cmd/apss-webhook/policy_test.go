@@ -175,9 +175,8 @@ func TestPolicyRefuses(t *testing.T) {
 		spec := pod["spec"].(m)
 		own := spec["initContainers"].([]any)[0].(m)
 		tt.change(spec, own)
-		clear := own["securityContext"].(m)
-		if clear["runAsUser"] == nil {
-			delete(clear, "runAsUser")
+		if security := own["securityContext"].(m); security["runAsUser"] == nil {
+			delete(security, "runAsUser")
 		}
 		err := j.judge(t, quoted(pod))
 		if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n")) {
