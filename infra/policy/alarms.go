@@ -10,12 +10,12 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// alarms are the policies that must be there, by what people are to be told of.
-func alarms() map[string]string {
-	return map[string]string{
-		"messages wait too long": "waiting", "dead letters": "dead_letters", "forwarding fails": "refused", "forwarding is absent": "progress",
-		"no clock": "ticks", "a receiver is not well": "failing", "a canary is late": "late_canaries", "an agent is silent": "silent_agents",
-		"a secret ends": "secret_expiry", "a secret cannot be read": "unreadable_secrets",
+// alarms are the policies that must be there.
+func alarms() []string {
+	return []string{
+		"waiting", "dead_letters", "secret_expiry", "unreadable_secrets",
+		"refused", "progress", // delivery fails, and is absent
+		"failing", "late_canaries", "silent_agents", "ticks",
 	}
 }
 
@@ -65,9 +65,9 @@ func Alarms(c *Config) (faults []string) {
 		return []string{err.Error()}
 	}
 	policies := values["policies"].AsValueMap()
-	for _, what := range sortedKeys(alarms()) {
-		if _, ok := policies[alarms()[what]]; !ok {
-			fault("there is no policy %s: %s", alarms()[what], what)
+	for _, name := range alarms() {
+		if _, ok := policies[name]; !ok {
+			fault("there is no policy %s", name)
 		}
 	}
 	for _, key := range sortedKeys(policies) {

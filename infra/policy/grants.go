@@ -32,6 +32,12 @@ func Grants(c *Config) string {
 					fmt.Fprintf(&out, "  %-6s %s\n", strings.TrimSuffix(many, "_each"), s)
 				}
 			}
+			// A table has what a reviewer wants to see.
+			if table := c.argument(b, "for_each"); strings.HasPrefix(table, "local.") {
+				if v, err := c.Plan(minimal()).Value(table); err == nil && v.LengthInt() > 0 {
+					fmt.Fprintf(&out, "  these  %s\n", strings.Join(sortedKeys(v.AsValueMap()), " "))
+				}
+			}
 		}
 	}
 	return out.String()

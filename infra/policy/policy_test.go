@@ -219,6 +219,9 @@ func TestGrants(t *testing.T) {
 	if Grants(load(t, mutated(t, terraform+"/identities.tf", "roles/run.invoker", "roles/run.developer"))) == before {
 		t.Error("another role is the same to it")
 	}
+	if Grants(load(t, mutated(t, terraform+"/workload_identity.tf", `webhook = ["events"]`, `webhook = ["events", "alerts"]`))) == before {
+		t.Error("another publisher is the same to it")
+	}
 }
 
 // TestRefusals: wrong variables are refused in sentences that name the variable and a right example. The variables are those of

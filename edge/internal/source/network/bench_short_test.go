@@ -74,6 +74,7 @@ func BenchmarkShortConnections(b *testing.B) {
 		var running sync.WaitGroup
 		ctx, cancel := context.WithCancel(b.Context())
 		seen := map[string]*[]*event.Event{}
+		sensors := map[string]*Sensor{}
 		for _, mechanism := range []string{byDiag, byProc} {
 			c := Config{Self: -1}
 			if mechanism == byProc {
@@ -87,7 +88,7 @@ func BenchmarkShortConnections(b *testing.B) {
 				s.spaces[0].lister = newProcLister(s.spaces[0].dir)
 			}
 			events := new([]*event.Event)
-			seen[mechanism] = events
+			seen[mechanism], sensors[mechanism] = events, s
 			begun := make(chan struct{})
 			running.Go(func() {
 				once := sync.OnceFunc(func() { close(begun) })
@@ -119,6 +120,7 @@ func BenchmarkShortConnections(b *testing.B) {
 		for mechanism, events := range seen {
 			addresses, bytes := shares(from, port, *events)
 			totals[mechanism+"-%addresses"] += addresses
+			totals[mechanism+"-%seen-or-missed"] += account(b, mechanism, sensors[mechanism].Stats(), port, *events, len(from))
 			totals[mechanism+"-%with-bytes"] += bytes
 			joined, guessed := attributed(port, *events)
 			totals[mechanism+"-%with-process"] += joined
@@ -130,6 +132,22 @@ func BenchmarkShortConnections(b *testing.B) {
 		b.ReportMetric(total/rounds, name)
 	}
 	b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
+}
+
+// account fails unless each of n connections to port, which have two ends here, was opened as the kernel counts, and was
+// told of or counts as missed. It returns the part of the ends of which that is true, in percent.
+func account(b *testing.B, mechanism string, st Stats, port uint16, events []*event.Event, n int) float64 {
+	b.Helper()
+	ends := 0
+	for _, e := range events {
+		if is(event.NetworkConnect, outbound, port)(e) || is(event.NetworkConnect, inbound, port)(e) {
+			ends++
+		}
+	}
+	if st.Opened < uint64(2*n) || uint64(ends)+st.MissedAtMost < uint64(2*n) {
+		b.Errorf("%s: of %d connections %d ends were told of; yet %d opened, %d missed at most", mechanism, n, ends, st.Opened, st.MissedAtMost)
+	}
+	return 100 * float64(min(uint64(2*n), uint64(ends)+st.MissedAtMost)) / float64(2*n)
 }
 
 // knock makes UDP sockets with a peer until the sensor has told of one: its baseline is taken.

@@ -237,23 +237,6 @@ func share(b *testing.B, n, of int, unit string) {
 	b.ReportMetric(100*float64(n)/float64(of), unit)
 }
 
-// account fails when an observer's figures cannot be true of that many processes.
-func (o *observer) account(b *testing.B, t tally, runs int) {
-	b.Helper()
-	st := o.s.Stats()
-	if st.Created < uint64(runs) || st.MissedAtMost < uint64(max(0, runs-t.names)) {
-		b.Errorf("%s: of %d runs %d were seen; yet %d created, %d missed at most", st.Mechanism, runs, t.names, st.Created, st.MissedAtMost)
-	}
-	b.ReportMetric(accounted(t.names, st.MissedAtMost, runs), st.Mechanism+"-%seen-or-missed")
-	b.ReportMetric(float64(st.Created)/float64(b.N), st.Mechanism+"-created")
-	b.ReportMetric(float64(st.MissedAtMost)/float64(b.N), st.Mechanism+"-missed-at-most")
-}
-
-// accounted is how many of the runs were seen or, at most, missed, in percent: less than 100 is a false account.
-func accounted(seen int, missedAtMost uint64, runs int) float64 {
-	return 100 * float64(min(uint64(runs), uint64(seen)+missedAtMost)) / float64(runs)
-}
-
 // BenchmarkStorm runs /bin/true 1,000 times back to back. Each shares the machine with forkstat or with nobody, because
 // two that read the same process on few cores take the time from each other.
 func BenchmarkStorm(b *testing.B) {
@@ -334,6 +317,7 @@ func unprivileged(tb testing.TB) map[string]float64 {
 		if st.Created < runs || st.MissedAtMost < uint64(max(0, runs-seen)) {
 			tb.Errorf("%s: of %d runs %d were seen; yet %d created, %d missed at most", st.Mechanism, runs, seen, st.Created, st.MissedAtMost)
 		}
+		o.balance(tb)
 		figures[st.Mechanism+"-%seen-or-missed"] = accounted(seen, st.MissedAtMost, runs)
 		figures[st.Mechanism+"-created"], figures[st.Mechanism+"-missed-at-most"] = float64(st.Created), float64(st.MissedAtMost)
 	}

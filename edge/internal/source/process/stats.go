@@ -21,7 +21,8 @@ type Stats struct {
 	Twice uint64
 	// Exits counts exit events.
 	Exits uint64
-	// Excluded are new processes that make no events: the agent's own and kernel threads.
+	// Excluded are new processes that make no events: the agent's own, kernel threads, and what began while the baseline
+	// was taken.
 	Excluded uint64
 	// Denied are processes of which the kernel refused to show a part.
 	Denied uint64

@@ -39,8 +39,10 @@ type entry struct {
 	read    time.Time        // when the program was read, or announced
 	looked  bool             // it was read by a look
 	threads bool             // it may have more than one
-	settled bool             // it is where it will stay
-	status  *syscall.WaitStatus
+	// baseline says that it was there when the sensor started.
+	baseline bool
+	settled  bool // it is where it will stay
+	status   *syscall.WaitStatus
 	// held is a new process whose arguments were not there yet: its event waits for them.
 	held *details
 }
@@ -123,7 +125,7 @@ func (s *Sensor) lookFirst(pid int32, now time.Time, why source) bool {
 	s.trim(e)
 	switch {
 	case why == baseline:
-		e.tallied = true // it was created before anything was counted
+		e.tallied, e.baseline = true, true // it was created before anything was counted, or nearly so: see account
 	case e.own:
 		s.stats.Excluded++
 		s.saw(d, now)
@@ -156,6 +158,9 @@ func (s *Sensor) account(pid int32) {
 	if e := s.tree[pid]; e != nil && !e.counted {
 		e.counted = true
 		s.accounted++
+		if e.baseline { // it began between the first look at the cursor and the first list
+			s.stats.Excluded++
+		}
 	}
 }
 
