@@ -41,7 +41,7 @@ func TestPolicyParameters(t *testing.T) {
 				}
 			case *admissionv1.ValidatingAdmissionPolicy:
 				for _, v := range o.Spec.Variables {
-					if slices.Contains([]string{"images", "env", "audience"}, v.Name) {
+					if slices.Contains([]string{"images", "env", "audiences", "least"}, v.Name) {
 						c.Parameters[v.Name] = json.RawMessage(v.Expression) // of CEL, and JSON
 					}
 				}

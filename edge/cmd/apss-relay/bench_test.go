@@ -115,7 +115,7 @@ func begin(b *testing.B, environ ...string) *environment {
 	s.process.Env = append(append(os.Environ(), "APSS_BENCH_API="+api.URL, "APSS_BENCH_ADDRESS="+addr, "GOMAXPROCS=1",
 		"PUBSUB_EMULATOR_HOST="+l.Addr().String(), "PUBSUB_PROJECT_ID=p", "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+key,
 		"RELAY_ADDR=127.0.0.1:0", "HTTP_ADDR=127.0.0.1:0", "POD_EVENTS_PER_SECOND=1000000", "POD_BYTES_PER_SECOND=1073741824", "LOG_LEVEL=ERROR",
-		"ROOM_BYTES=536870912"),
+		"ROOM_BYTES=536870912", "MAX_CONNECTIONS_PER_ADDRESS=8192"), // all sidecars have the loopback's
 		environ...)
 	if err := s.process.Start(); err != nil {
 		b.Fatal(err)

@@ -107,12 +107,17 @@ func run(ctx context.Context, s *settings, api *rest.Config, stderr io.Writer, l
 		return err
 	}
 	defer func() { err = errors.Join(err, tel.Shutdown(ctx)) }()
-	certificate, err := relay.ReadCertificate(s.CertFile, s.KeyFile, tel.Logger())
+	certificate, err := httpx.ReadCertificate(s.CertFile, s.KeyFile, tel.Logger())
 	if err != nil {
 		return err
 	}
 	tel.Ready("certificate", certificate.Check)
-	tel.Gauge("apss.relay.certificate.expiry", "s", "when the certificate ends, in seconds since 1970", certificate.Expires)
+	tel.Gauge("apss.relay.certificate.expiry", "s", "when the certificate ends, in seconds since 1970", func() int64 {
+		if ends := certificate.Expires(); !ends.IsZero() {
+			return ends.Unix()
+		}
+		return 0
+	})
 	asked := make(map[string]*telemetry.Counter)
 	for _, result := range token.Results() {
 		asked[result] = tel.Counter("apss.relay.token.reviews", "{review}", "questions to the API server whose a token is", attribute.String("result", result))
@@ -158,7 +163,9 @@ func run(ctx context.Context, s *settings, api *rest.Config, stderr io.Writer, l
 	go func() { served <- httpx.Serve(serving, probes, tel.Handler(), time.Second) }()
 	tel.Logger().Info("the relay runs", "version", version, "address", events.Addr().String(), "cluster", s.Cluster, "audience", s.Audience)
 	listening(events.Addr())
-	err = httpx.Server{Handler: r.Handler(), Grace: s.Drain, Log: tel.Logger()}.Serve(ctx, tls.NewListener(events, certificate.TLS()))
+	closed := tel.Counter("apss.relay.connections.closed", "{connection}", "connections that were closed because there were too many, of one address or in all")
+	bound := &httpx.Bound{Listener: events, Total: s.Connections, Each: s.EachConnections, Closed: func() { closed.Add(1) }}
+	err = httpx.Server{Handler: r.Handler(), Grace: s.Drain, Log: tel.Logger()}.Serve(ctx, tls.NewListener(bound, certificate.TLS()))
 	stop()
 	return errors.Join(err, <-served)
 }

@@ -38,13 +38,16 @@ type settings struct {
 	Room        int `env:"ROOM_BYTES, default=67108864" help:"bytes of events in hand, 4194304 to 4294967296; a pod has an eighth at most"`
 	MaxBody     int `env:"MAX_BODY_BYTES, default=2097152" help:"bytes of a request, 65536 to 10000000"`
 
+	Connections     int `env:"MAX_CONNECTIONS, default=8192" help:"to RELAY_ADDR, 16 to 100000; beyond it the address that has most gives way"`
+	EachConnections int `env:"MAX_CONNECTIONS_PER_ADDRESS, default=512" help:"likewise of one address, which in some networks is a node's, 1 to MAX_CONNECTIONS"`
+
 	Drain    time.Duration `env:"DRAIN_TIMEOUT, default=20s" help:"time to answer what is under way when asked to end, 0s to 10m; Kubernetes gives 30s"`
 	HTTPAddr string        `env:"HTTP_ADDR, default=:8080" help:"address of /metrics /healthz /readyz"`
 	LogLevel slog.Level    `env:"LOG_LEVEL, default=INFO" help:"DEBUG, INFO, WARN or ERROR"`
 }
 
 // prefixes are those of our settings: a key that starts with one and is none is a mistake.
-var prefixes = []string{"APSS_", "RELAY_", "TLS_", "TOKEN_", "SEAL_", "POD_REQUESTS", "POD_EVENTS", "POD_BYTES", "ROOM_", "MAX_BODY", "DRAIN_", "EVENTS_TOPIC", "ALERTS_TOPIC"}
+var prefixes = []string{"APSS_", "RELAY_", "TLS_", "TOKEN_", "SEAL_", "POD_REQUESTS", "POD_EVENTS", "POD_BYTES", "ROOM_", "MAX_BODY", "MAX_CONN", "DRAIN_", "EVENTS_TOPIC", "ALERTS_TOPIC"}
 
 // load reads and checks the settings; the error holds everything that is wrong.
 func load(environ []string) (*settings, error) {
@@ -80,6 +83,8 @@ func (s *settings) Validate() error {
 	setting.Between(&f, "POD_BYTES_PER_SECOND", s.PodBytes, 64<<10, 1<<30)
 	setting.Between(&f, "ROOM_BYTES", s.Room, 4<<20, 4<<30)
 	setting.Between(&f, "MAX_BODY_BYTES", s.MaxBody, 64<<10, 10_000_000) // Pub/Sub's own limit of a message
+	setting.Between(&f, "MAX_CONNECTIONS", s.Connections, 16, 100_000)
+	setting.Between(&f, "MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
 	setting.Between(&f, "DRAIN_TIMEOUT", s.Drain, 0, 10*time.Minute)
 	return f.Err()
 }

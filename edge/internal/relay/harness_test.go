@@ -133,7 +133,7 @@ func open(t *testing.T, known tokens, change func(*relay.Config)) *house {
 	}
 	h.certificate = newFiles(t)
 	h.ca = h.certificate.renew(t)
-	certificate, err := relay.ReadCertificate(h.certificate.cert, h.certificate.key, slog.New(slog.DiscardHandler))
+	certificate, err := httpx.ReadCertificate(h.certificate.cert, h.certificate.key, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -18,11 +19,12 @@ func (w *webhook) policy() {
 	w.t.Helper()
 	ctx, admission := w.patience(), w.client.AdmissionregistrationV1()
 	set := map[string]any{
-		"images": []string{w.image}, "audience": "apss-relay",
-		"env": []string{
+		"images": []string{w.image}, "audiences": []string{"apss-relay"},
+		"least": map[string][]string{"cpu": {"5m"}, "memory": {"64Mi"}, "ephemeral-storage": {"64Mi"}},
+		"env": [][]string{{"OF=another release"}, {
 			"CLUSTER_NAME=e2e", "PUBLISHER=stdout", "CONTROLLER_ENDPOINT=https://apss-relay." + w.namespace + ".svc:8444", "RELAY_TOKEN_FILE=/var/run/secrets/apss/token",
 			"HTTP_ADDR=:18080", "SPOOL_DIR=/var/lib/apss/spool", "STATE_DIR=/var/lib/apss/state", "HEARTBEAT_INTERVAL=2s",
-		},
+		}},
 	}
 	for _, o := range charted(w.t, "sidecar-policy.yaml", func(kind string) runtime.Object {
 		if kind == "ValidatingAdmissionPolicy" {
@@ -146,6 +148,17 @@ func TestPolicyRefusesFakes(t *testing.T) {
 		"a capability": {func(p *corev1.Pod) {
 			own(p).SecurityContext.Capabilities.Add = append(own(p).SecurityContext.Capabilities.Add, "SYS_ADMIN")
 		}, "rights"},
+		"another user": {func(p *corev1.Pod) { own(p).SecurityContext.RunAsUser = new(int64(12345)) }, "as a user"},
+		"root": {func(p *corev1.Pod) {
+			own(p).SecurityContext.RunAsUser, own(p).SecurityContext.RunAsNonRoot = new(int64(0)), new(bool)
+		}, "as a user"},
+		"its token elsewhere": {func(p *corev1.Pod) { own(p).VolumeMounts[1].MountPath = "/t" }, "elsewhere"},
+		"a limit that kills it": {func(p *corev1.Pod) {
+			own(p).Resources = corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}}
+		}, "too little"},
+		"an empty folder for its token": {func(p *corev1.Pod) {
+			volume(p, "apss-token").VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+		}, "volumes"},
 		"an init container": {func(p *corev1.Pod) { own(p).RestartPolicy = nil }, "ends"},
 		"two": {func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, *own(p))
@@ -182,10 +195,13 @@ func TestPolicyRefusesFakes(t *testing.T) {
 				return get
 			}
 			change(p)
-			if len(subresource) > 0 {
-				_, err = pods.UpdateEphemeralContainers(ctx, "there", p, metav1.UpdateOptions{})
-			} else {
+			switch {
+			case len(subresource) == 0:
 				_, err = pods.Update(ctx, p, metav1.UpdateOptions{})
+			case subresource[0] == "resize":
+				_, err = pods.UpdateResize(ctx, "there", p, metav1.UpdateOptions{})
+			default:
+				_, err = pods.UpdateEphemeralContainers(ctx, "there", p, metav1.UpdateOptions{})
 			}
 			if err != nil && strings.Contains(err.Error(), "has been modified") {
 				return err // the kubelet's status came between
@@ -199,6 +215,15 @@ func TestPolicyRefusesFakes(t *testing.T) {
 	}
 	if err := update(func(p *corev1.Pod) { own(p).Image = "evil:1" }); err == nil || !strings.Contains(err.Error(), "image") {
 		t.Errorf("another image of the agent: got %v", err)
+	}
+	resize := func(memory string) error {
+		return update(func(p *corev1.Pod) {
+			own(p).Resources.Limits[corev1.ResourceMemory] = resource.MustParse(memory)
+			own(p).Resources.Requests[corev1.ResourceMemory] = resource.MustParse(memory)
+		}, "resize")
+	}
+	if err := resize("1Mi"); err == nil || !strings.Contains(err.Error(), "too little") {
+		t.Errorf("a resize of the agent that kills it: got %v", err)
 	}
 	debug := func(target string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {

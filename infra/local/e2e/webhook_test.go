@@ -173,14 +173,14 @@ func (c *cluster) dryRun(ctx context.Context, p *corev1.Pod) (*corev1.Pod, error
 func (w *webhook) configure() {
 	w.t.Helper()
 	ignore, none, ifNeeded, equivalent := admissionv1.Ignore, admissionv1.SideEffectClassNoneOnDryRun, admissionv1.IfNeededReinvocationPolicy, admissionv1.Equivalent
-	path, seconds, namespaced := "/mutate", int32(3), admissionv1.NamespacedScope
+	seconds, namespaced := int32(3), admissionv1.NamespacedScope
 	webhooks := w.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	_, err := webhooks.Create(w.patience(), &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: w.namespace},
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: "pods.apss.dev", AdmissionReviewVersions: []string{"v1"}, FailurePolicy: &ignore, TimeoutSeconds: &seconds,
 			SideEffects: &none, ReinvocationPolicy: &ifNeeded, MatchPolicy: &equivalent,
-			ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: w.namespace, Name: webhookName, Path: &path}},
+			ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: w.namespace, Name: webhookName}}, // the path is the webhook's to write
 			Rules: []admissionv1.RuleWithOperations{
 				{Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{
 					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: &namespaced,

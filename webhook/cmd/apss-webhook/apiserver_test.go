@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -23,22 +25,25 @@ import (
 // apiServer has what the webhook asks of one: a namespace that is injected with one pod, a node, Secrets, the webhook
 // configuration. It notes which rights were used.
 type apiServer struct {
-	url string
+	url    string
+	passed atomic.Int64 // how far the clock of its cluster is ahead
 
 	mu      sync.Mutex
 	version int
 	objects map[string][]byte // by path
+	ours    string            // the pods of our namespace
 	used    map[string]bool   // "<verb> <group>/<resource> <name where it is one of ours>"
 }
 
 func newAPIServer(t *testing.T) *apiServer {
 	t.Helper()
-	s := &apiServer{objects: map[string][]byte{}, used: map[string]bool{}}
+	s := &apiServer{objects: map[string][]byte{}, used: map[string]bool{}, ours: podOf("apss-webhook-1", "new")}
+	called := admissionv1.MutatingWebhook{ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: "apss", Name: "apss-webhook"}}}
 	for path, o := range map[string]any{
 		"/api/v1/namespaces/apss/secrets/apss-webhook-certs": corev1.Secret{TypeMeta: metav1.TypeMeta{Kind: "Secret", APIVersion: "v1"}},
 		"/api/v1/namespaces/apss/secrets/apss-relay-certs":   corev1.Secret{TypeMeta: metav1.TypeMeta{Kind: "Secret", APIVersion: "v1"}},
 		configurationPath: admissionv1.MutatingWebhookConfiguration{
-			TypeMeta: metav1.TypeMeta{Kind: "MutatingWebhookConfiguration", APIVersion: "admissionregistration.k8s.io/v1"}, Webhooks: make([]admissionv1.MutatingWebhook, 2),
+			TypeMeta: metav1.TypeMeta{Kind: "MutatingWebhookConfiguration", APIVersion: "admissionregistration.k8s.io/v1"}, Webhooks: []admissionv1.MutatingWebhook{called, called},
 		},
 	} {
 		b, err := json.Marshal(o)
@@ -93,13 +98,32 @@ func (s *apiServer) edit(t *testing.T, path, merge string) {
 	}
 }
 
-// bundle is what the API server verifies the webhook by.
-func (s *apiServer) bundle() []byte {
+// now is the time in its cluster.
+func (s *apiServer) now() time.Time { return time.Now().Add(time.Duration(s.passed.Load())) }
+
+// podOf is a pod of the webhook's Deployment, made by the ReplicaSet of this hash.
+func podOf(name, hash string) string {
+	return fmt.Sprintf(`{"metadata":{"name":%q,"labels":{"pod-template-hash":%q},"ownerReferences":[{"kind":"ReplicaSet","name":"apss-webhook-%s","controller":true}]},"spec":{}}`, name, hash, hash)
+}
+
+// run says which pods there are in our namespace.
+func (s *apiServer) run(pods ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ours = strings.Join(pods, ",")
+}
+
+// called is how the webhook is called: what it is verified by, and the path.
+func (s *apiServer) called() (bundle []byte, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var m admissionv1.MutatingWebhookConfiguration
 	_ = json.Unmarshal(s.objects[configurationPath], &m) // nothing is verified by nothing
-	return m.Webhooks[0].ClientConfig.CABundle
+	c := m.Webhooks[0].ClientConfig
+	if c.Service.Path != nil {
+		path = *c.Service.Path
+	}
+	return c.CABundle, path
 }
 
 // note keeps which right a request used.
@@ -166,6 +190,8 @@ func (s *apiServer) answer(r *http.Request, body []byte) ([]byte, int) {
 		return fmt.Appendf(nil, `{"kind":"NamespaceList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"shop","labels":{%q:"enabled"}}}]}`, decide.LabelInject), http.StatusOK
 	case r.URL.Path == "/api/v1/nodes":
 		return []byte(`{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"n"},"status":{"nodeInfo":{"operatingSystem":"linux","kubeletVersion":"v1.34.1"}}}]}`), http.StatusOK
+	case r.URL.Path == "/api/v1/namespaces/apss/pods":
+		return []byte(`{"kind":"PodList","apiVersion":"v1","items":[` + s.ours + `]}`), http.StatusOK
 	case strings.HasSuffix(r.URL.Path, "/pods"):
 		return []byte(`{"kind":"PodList","apiVersion":"v1","items":[{"metadata":{"name":"web-1","uid":"1","creationTimestamp":"2026-01-01T00:00:00Z",
 			"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"web","uid":"2","controller":true}]},"spec":{"containers":[{"name":"web"}]}}]}`), http.StatusOK

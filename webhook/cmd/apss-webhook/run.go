@@ -32,6 +32,7 @@ import (
 type keeper interface {
 	Run(ctx context.Context)
 	Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	Served(path string) bool
 	Ready() error
 	Expiry() map[string]time.Time
 }
@@ -67,7 +68,7 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 	if c, ok := publisher.(io.Closer); ok {
 		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	p, err := build(s, client, tel, publisher)
+	p, err := build(s, client, tel, publisher, time.Now)
 	if err != nil {
 		return err
 	}
@@ -92,12 +93,12 @@ func run(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error)
 }
 
 // build makes a program that does nothing before serve.
-func build(s *settings, client *kube.Client, tel *telemetry.Telemetry, publisher audit.Publisher) (p *program, err error) {
+func build(s *settings, client *kube.Client, tel *telemetry.Telemetry, publisher audit.Publisher, now func() time.Time) (p *program, err error) {
 	p = &program{settings: s, tel: tel, client: client, cluster: cluster.New(client, tel.Logger())}
 	if err := p.inject(nil); err != nil {
 		return nil, err
 	}
-	if p.certs, err = p.keeper(); err != nil {
+	if p.certs, err = p.keeper(now); err != nil {
 		return nil, err
 	}
 	p.audit = audit.New(audit.Config{
@@ -156,7 +157,7 @@ func (p *program) inject(bundle []byte) error {
 }
 
 // keeper returns what keeps the certificates, as the settings want it.
-func (p *program) keeper() (keeper, error) {
+func (p *program) keeper(now func() time.Time) (keeper, error) {
 	s, log := p.settings, p.tel.Logger()
 	changed := func(bundle []byte) {
 		if err := p.inject(bundle); err != nil {
@@ -167,11 +168,11 @@ func (p *program) keeper() (keeper, error) {
 	}
 	if s.Certs == "files" {
 		p.trusting.Store(true)
-		return certs.NewFiles(certs.FilesConfig{Cert: s.CertFile, Key: s.KeyFile, CA: s.RelayCA, Changed: changed, Log: log})
+		return certs.NewFiles(certs.FilesConfig{Cert: s.CertFile, Key: s.KeyFile, CA: s.RelayCA, Paths: s.PathsFile, Changed: changed, Log: log})
 	}
 	c := certs.SelfConfig{
-		Store:  &certs.API{Client: p.client, Namespace: s.Namespace, Webhook: s.Configuration},
-		Secret: s.Secret, Names: s.names(), RelaySecret: s.RelaySecret, RelayNames: s.relayNames(), Grace: s.Grace, Changed: changed, Log: log,
+		Store:  &certs.API{Client: p.client, Namespace: s.Namespace, Webhook: s.Configuration, Pod: s.Pod},
+		Secret: s.Secret, Names: s.names(), RelaySecret: s.RelaySecret, RelayNames: s.relayNames(), Grace: s.Grace, Changed: changed, Log: log, Now: now,
 	}
 	if c.RelaySecret == off {
 		c.RelaySecret = ""
@@ -191,7 +192,7 @@ func (p *program) ready() error {
 func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error {
 	s, log := p.settings, p.tel.Logger()
 	handler, err := admission.New(admission.Config{
-		Injector: p.injector.Load, Ready: p.ready, Namespace: p.cluster.Namespace, Cluster: p.cluster.Cluster,
+		Path: p.certs.Served, Injector: p.injector.Load, Ready: p.ready, Namespace: p.cluster.Namespace, Cluster: p.cluster.Cluster,
 		InFlight: s.InFlight, Log: log, Meter: p.tel.Meter(), Observe: p.observe(),
 	})
 	if err != nil {
@@ -229,8 +230,6 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 	probing := make(chan error, 1)
 	go func() { probing <- httpx.Serve(beside, probes, p.tel.Handler(), time.Second) }()
 
-	mux := http.NewServeMux()
-	mux.Handle("/mutate", p.going(handler))
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	working.Go(func() {
@@ -249,12 +248,13 @@ func (p *program) serve(ctx context.Context, reviews, probes net.Listener) error
 		}
 		end()
 	})
+	closed := p.tel.Counter("apss.admission.connections.closed", "{connection}", "Connections that were closed because there were too many, of one address or in all.")
 	log.Info("the webhook serves", "version", version, "address", reviews.Addr().String(), "certs", s.Certs)
 	err = httpx.Server{
-		Handler: mux, Grace: s.Drain, Log: log,
+		Handler: p.going(handler), Grace: s.Drain, Log: log,
 		// The API server waits 30 s at most (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#timeouts).
 		ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
-	}.Serve(serving, tls.NewListener(reviews, &tls.Config{
+	}.Serve(serving, tls.NewListener(&httpx.Bound{Listener: reviews, Total: s.Connections, Each: s.EachConnections, Closed: func() { closed.Add(1) }}, &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: p.certs.Certificate, NextProtos: []string{"http/1.1"},
 	}))
 	end()

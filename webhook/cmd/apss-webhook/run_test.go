@@ -1,21 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,23 +31,23 @@ type replica struct {
 	done            chan error
 }
 
-func (s *apiServer) replica(t *testing.T, change func(*settings)) *replica {
+// replica runs one, which change may change before it serves.
+func (s *apiServer) replica(t *testing.T, change func(*program)) *replica {
 	t.Helper()
-	set, err := load(environ("INJECT_TIER=pod-limited"))
+	set, err := load(environ("INJECT_TIER=pod-limited", "DRAIN_DELAY=500ms", "CA_GRACE=2h"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	set.Delay, set.Grace = 500*time.Millisecond, 0
-	if change != nil {
-		change(set)
 	}
 	tel, err := telemetry.Start(t.Context(), telemetry.Config{Service: "apss-webhook", Log: io.Discard, Level: slog.LevelError})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := build(set, s.client(t), tel, audit.Nowhere{})
+	p, err := build(set, s.client(t), tel, audit.Nowhere{}, s.now)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if change != nil {
+		change(p)
 	}
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,6 +65,17 @@ func (s *apiServer) replica(t *testing.T, change func(*settings)) *replica {
 	}()
 	t.Cleanup(stop)
 	return r
+}
+
+// self are its certificates.
+func (r *replica) self() *certs.Self {
+	switch c := r.certs.(type) {
+	case *certs.Self:
+		return c
+	case plain:
+		return c.Self
+	}
+	return nil
 }
 
 func (r *replica) get(path string) (status int, body string) {
@@ -117,153 +122,10 @@ func review(namespace, object string) string {
 
 const web = `{"metadata":{"name":"web"},"spec":{"containers":[{"name":"web","image":"nginx"}]}}`
 
-// caller is an API server as far as it calls webhooks: it keeps connections, and verifies by the bundle that is published.
-type caller struct {
-	server    *apiServer
-	addresses func() []string // the Service's
-	bundle    []byte
-	client    *http.Client
-}
-
-// call returns why a review failed.
-func (c *caller) call(body string) error {
-	if b := c.server.bundle(); c.client == nil || !bytes.Equal(b, c.bundle) {
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(b)
-		c.bundle = b
-		c.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "apss-webhook.apss.svc"},
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				all := c.addresses()
-				if len(all) == 0 {
-					return nil, errors.New("the Service has no endpoint")
-				}
-				return new(net.Dialer).DialContext(ctx, network, all[rand.IntN(len(all))])
-			},
-		}}
-	}
-	r, err := c.client.Post("https://apss-webhook.apss.svc/mutate", "application/json", strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != http.StatusOK || !bytes.Contains(b, []byte(`"decision":"injected"`)) {
-		return fmt.Errorf("%d %.300s: %w", r.StatusCode, b, err)
-	}
-	return nil
-}
-
-// Two replicas are asked 200 times a second while their authority is replaced and they are, one after the other.
-func TestRotationAndRollingRestartFailNoReview(t *testing.T) {
-	s := newAPIServer(t)
-	var mu sync.Mutex
-	late := func(s *settings) { s.Delay = 6 * time.Second }
-	running := []*replica{s.replica(t, late), s.replica(t, late)}
-	for _, r := range running {
-		r.ready(t)
-	}
-	// Endpoints are those that say that they are ready, seen a little late.
-	var endpoints atomic.Pointer[[]string]
-	look := func() {
-		mu.Lock()
-		all := append([]*replica(nil), running...)
-		mu.Unlock()
-		var ready []string
-		for _, r := range all {
-			if status, _ := r.get("/readyz"); status == http.StatusOK {
-				ready = append(ready, r.reviews)
-			}
-		}
-		if len(ready) > 0 {
-			endpoints.Store(&ready)
-		}
-	}
-	look()
-	ctx, stop := context.WithCancel(t.Context())
-	var loading sync.WaitGroup
-	loading.Go(func() {
-		for tick := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; <-tick.C {
-			look()
-		}
-	})
-	var reviews, failed atomic.Int64
-	const workers, each = 8, 40 * time.Millisecond // together 200 a second
-	for range workers {
-		loading.Go(func() {
-			c := &caller{server: s, addresses: func() []string { return *endpoints.Load() }}
-			for tick := time.NewTicker(each); ctx.Err() == nil; <-tick.C {
-				reviews.Add(1)
-				if err := c.call(review("shop", web)); err != nil {
-					failed.Add(1)
-					t.Errorf("a review failed: %v", err)
-				}
-			}
-		})
-	}
-	asked := func(n int64) { // so many more reviews
-		t.Helper()
-		until := reviews.Load() + n
-		await(t, "reviews", func() error {
-			if reviews.Load() < until {
-				return fmt.Errorf("%d of %d", reviews.Load(), until)
-			}
-			return nil
-		})
-	}
-	asked(100)
-	before := s.bundle()
-	s.edit(t, "/api/v1/namespaces/apss/secrets/apss-webhook-certs", `{"metadata":{"annotations":{"apss.dev/rotate-ca":"1"}}}`)
-	for range 4 { // heir, everyone has it, it signs, it is served
-		for _, r := range running {
-			if err := r.certs.(*certs.Self).Sync(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		asked(40)
-	}
-	old, err := certs.ParseCerts(before)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if served, err := running[0].certs.Certificate(nil); err != nil || served.Leaf.CheckSignatureFrom(old[0]) == nil {
-		t.Errorf("the authority was not replaced: %v", err)
-	}
-	var going []*replica // which serve on for their delay, longer than this machine stalls
-	for i := range running {
-		r := s.replica(t, nil)
-		r.ready(t)
-		mu.Lock()
-		gone := running[i]
-		running[i] = r
-		mu.Unlock()
-		gone.stop()
-		going = append(going, gone)
-		asked(40)
-	}
-	for _, gone := range going {
-		if err := <-gone.done; err != nil {
-			t.Errorf("draining: %v", err)
-		}
-	}
-	asked(40)
-	stop()
-	loading.Wait()
-	t.Logf("%d reviews, %d failed", reviews.Load(), failed.Load())
-	for _, r := range running {
-		r.stop()
-	}
-	for _, r := range running {
-		if err := <-r.done; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // The chart's roles are what is asked for, no more and no less.
 func TestRights(t *testing.T) {
 	s := newAPIServer(t)
-	r := s.replica(t, func(s *settings) { s.Restart, s.Coverage = true, 100*time.Millisecond })
+	r := s.replica(t, func(p *program) { p.settings.Restart, p.settings.Coverage = true, 100*time.Millisecond })
 	r.ready(t)
 	wanted := map[string]bool{}
 	b, err := os.ReadFile("../../../infra/helm/apss/files/webhook-rbac.yaml")
@@ -305,7 +167,7 @@ func TestRights(t *testing.T) {
 
 func TestMetricsAndDrain(t *testing.T) {
 	s := newAPIServer(t)
-	r := s.replica(t, func(s *settings) { s.Delay = 5 * time.Minute })
+	r := s.replica(t, func(p *program) { p.settings.Delay = 5 * time.Minute })
 	r.ready(t)
 	c := &caller{server: s, addresses: func() []string { return []string{r.reviews} }}
 	if err := c.call(review("shop", web)); err != nil {

@@ -21,9 +21,12 @@ type settings struct {
 	Excluded []string      `env:"INJECT_EXCLUDED" help:"patterns of namespaces that are never injected, besides the system's"`
 	Classic  bool          `env:"INJECT_CLASSIC, default=false" help:"no native sidecars"`
 	First    bool          `env:"INJECT_FIRST, default=false" help:"before the application's init containers"`
+	Share    bool          `env:"INJECT_SHARE_PROCESSES, default=true" help:"one process namespace for the containers of a pod, where neither the pod nor its annotation apss.dev/share-processes says otherwise; without, the agent sees little"`
+	Security string        `env:"INJECT_POD_SECURITY, default=privileged" help:"level of Pod Security that namespaces without a label are held to (the defaults in the API server's AdmissionConfiguration): privileged, baseline, restricted"`
 
 	Image    string            `env:"SIDECAR_IMAGE" help:"of the agent, by digest; required"`
 	AnyImage bool              `env:"SIDECAR_ANY_IMAGE, default=false" help:"a tag will do: for local clusters"`
+	Pull     []string          `env:"SIDECAR_PULL_SECRETS" help:"names of Secrets to pull it with, added to the pods' own; they have to be in their namespaces"`
 	Port     int               `env:"SIDECAR_PORT, default=18080" help:"of the agent's /metrics and probes, in the network of the application"`
 	Spool    string            `env:"SIDECAR_SPOOL, default=64Mi" help:"size of its volume for what is not confirmed"`
 	CPU      string            `env:"SIDECAR_CPU_REQUEST, default=50m" help:"its request"`
@@ -40,9 +43,10 @@ type settings struct {
 	Certs         string        `env:"CERTS, default=self" help:"self: an authority of our own; files: TLS_CERT_FILE and TLS_KEY_FILE, kept by others"`
 	CertFile      string        `env:"TLS_CERT_FILE" help:"certificate, PEM, read again when it changes; with CERTS=files"`
 	KeyFile       string        `env:"TLS_KEY_FILE" help:"its key"`
+	PathsFile     string        `env:"WEBHOOK_PATHS_FILE" help:"with CERTS=files: paths of reviews, one each line (/mutate/ and something secret), read again; by default /mutate, for whoever asks"`
 	Secret        string        `env:"CERTS_SECRET, default=apss-webhook-certs" help:"Secret of POD_NAMESPACE for the authority; it has to exist"`
 	RelaySecret   string        `env:"RELAY_CERTS_SECRET, default=apss-relay-certs" help:"Secret for the relay's certificate; it has to exist; off: none"`
-	Configuration string        `env:"WEBHOOK_CONFIGURATION, default=apss-webhook" help:"MutatingWebhookConfiguration whose caBundle is kept"`
+	Configuration string        `env:"WEBHOOK_CONFIGURATION, default=apss-webhook" help:"MutatingWebhookConfiguration whose caBundle and path are kept"`
 	Service       string        `env:"WEBHOOK_SERVICE, default=apss-webhook" help:"our Service: its names are in the certificate"`
 	Grace         time.Duration `env:"CA_GRACE, default=720h" help:"how long a new authority is published before it signs: pods that are older have to be replaced by then; 1m to 8760h"`
 
@@ -59,17 +63,19 @@ type settings struct {
 	Pod       string `env:"POD_NAME" help:"our pod; required"`
 	Namespace string `env:"POD_NAMESPACE" help:"our namespace; required"`
 
-	HTTPSAddr string        `env:"HTTPS_ADDR, default=:8443" help:"address of /mutate"`
-	HTTPAddr  string        `env:"HTTP_ADDR, default=:8080" help:"address of /metrics /healthz /readyz"`
-	InFlight  int           `env:"REVIEWS_IN_FLIGHT, default=64" help:"reviews that are worked on at the same time, 1 to 10000"`
-	Delay     time.Duration `env:"DRAIN_DELAY, default=10s" help:"how long it is served on after the end was asked for, so that all learn that we go, 0s to 5m"`
-	Drain     time.Duration `env:"DRAIN_TIMEOUT, default=10s" help:"time for what is in hand then, 1s to 5m; together less than the pod's terminationGracePeriodSeconds"`
-	LogLevel  slog.Level    `env:"LOG_LEVEL, default=INFO" help:"DEBUG, INFO, WARN or ERROR"`
+	HTTPSAddr       string        `env:"HTTPS_ADDR, default=:8443" help:"address of the reviews"`
+	HTTPAddr        string        `env:"HTTP_ADDR, default=:8080" help:"address of /metrics /healthz /readyz"`
+	InFlight        int           `env:"REVIEWS_IN_FLIGHT, default=64" help:"reviews that are worked on at the same time, 1 to 10000"`
+	Connections     int           `env:"MAX_CONNECTIONS, default=2048" help:"to HTTPS_ADDR, 16 to 100000; beyond it the address that has most gives way"`
+	EachConnections int           `env:"MAX_CONNECTIONS_PER_ADDRESS, default=512" help:"likewise of one address, 1 to MAX_CONNECTIONS"`
+	Delay           time.Duration `env:"DRAIN_DELAY, default=10s" help:"how long it is served on after the end was asked for, so that all learn that we go, 0s to 5m"`
+	Drain           time.Duration `env:"DRAIN_TIMEOUT, default=10s" help:"time for what is in hand then, 1s to 5m; together less than the pod's terminationGracePeriodSeconds"`
+	LogLevel        slog.Level    `env:"LOG_LEVEL, default=INFO" help:"DEBUG, INFO, WARN or ERROR"`
 }
 
 // prefixes are those of our settings: a key that starts with one and is none is a mistake.
 var prefixes = []string{
-	"APSS_", "INJECT_", "SIDECAR_", "RELAY_", "CERTS", "CA_GRACE", "WEBHOOK_", "AUDIT_", "COVERAGE_", "REVIEWS_", "DRAIN_", "PUBLISH", "EVENTS_TOPIC",
+	"APSS_", "INJECT_", "SIDECAR_", "RELAY_", "CERTS", "CA_GRACE", "WEBHOOK_", "AUDIT_", "COVERAGE_", "REVIEWS_", "DRAIN_", "MAX_CONN", "PUBLISH", "EVENTS_TOPIC",
 }
 
 const off = "off"
@@ -102,6 +108,9 @@ func (s *settings) Validate() error {
 	if s.Certs == "self" && s.RelayCA != "" {
 		f.Add("RELAY_CA_FILE", "with CERTS=self the relay has our authority's certificate")
 	}
+	if s.Certs == "self" && s.PathsFile != "" {
+		f.Add("WEBHOOK_PATHS_FILE", "with CERTS=self the path is drawn and published by us")
+	}
 	switch s.Publisher {
 	case "pubsub":
 		needs("PUBSUB_PROJECT_ID", s.Project, "PUBLISHER=pubsub needs the project of its topic")
@@ -115,18 +124,20 @@ func (s *settings) Validate() error {
 	setting.Between(&f, "DRAIN_TIMEOUT", s.Drain, time.Second, 5*time.Minute)
 	setting.Between(&f, "AUDIT_QUEUE", s.Queue, 16, 1_000_000)
 	setting.Between(&f, "REVIEWS_IN_FLIGHT", s.InFlight, 1, 10_000)
+	setting.Between(&f, "MAX_CONNECTIONS", s.Connections, 16, 100_000)
+	setting.Between(&f, "MAX_CONNECTIONS_PER_ADDRESS", s.EachConnections, 1, s.Connections)
 	d, c := s.decide(), s.sidecar("")
 	return f.Err(d.Validate(), c.Validate())
 }
 
 func (s *settings) decide() decide.Settings {
-	return decide.Settings{All: s.All, OptOut: s.OptOut, Tier: s.Tier, Own: s.Namespace, Excluded: s.Excluded, Classic: s.Classic, First: s.First}
+	return decide.Settings{All: s.All, OptOut: s.OptOut, Tier: s.Tier, Own: s.Namespace, Excluded: s.Excluded, Classic: s.Classic, First: s.First, Unshared: !s.Share, Security: s.Security}
 }
 
 func (s *settings) sidecar(relayCA string) inject.Sidecar {
 	return inject.Sidecar{
 		Image: s.Image, AnyImage: s.AnyImage, Cluster: s.Cluster, Relay: s.Relay, RelayCA: relayCA, Audience: s.Audience, Port: s.Port, Spool: s.Spool,
-		Request: inject.Amount{CPU: s.CPU, Memory: s.Memory}, Limit: inject.Amount{CPU: s.MaxCPU, Memory: s.MaxMem}, Env: s.Env,
+		Request: inject.Amount{CPU: s.CPU, Memory: s.Memory}, Limit: inject.Amount{CPU: s.MaxCPU, Memory: s.MaxMem}, Env: s.Env, PullSecrets: s.Pull,
 	}
 }
 

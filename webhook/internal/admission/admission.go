@@ -1,11 +1,12 @@
-// Package admission answers the API server's AdmissionReviews at /mutate.
+// Package admission answers the API server's AdmissionReviews, which come at a path that only it knows.
 //
 // Promise: every review is allowed. What goes wrong here (a pod that cannot be read, a namespace that is not known, a
 // panic) costs the pod its agent, never its start, and is counted by its reason. Who is refused is decided by policies,
 // which a sensor is not.
 //
 // Flow: body (at most [MaxBody]) -> AdmissionReview v1 -> inject.Injector -> answer; what is to be told about the pod goes
-// to [Config.Observe], which must not wait. There is no side effect of a dry run.
+// to [Config.Observe], which must not wait. There is no side effect of a dry run. Who asks at another path is answered that
+// the pod is allowed, from the first bytes of the review, and nothing more is done.
 package admission
 
 import (
@@ -31,8 +32,10 @@ import (
 // k8s.io/apiserver DefaultMaxRequestBodyBytes), and a review of a creation holds one.
 const MaxBody = 3<<20 + 64<<10
 
-// Config is what a Handler needs. All fields but Observe and Ready are required.
+// Config is what a Handler needs. All fields but Path, Observe and Ready are required.
 type Config struct {
+	// Path reports whether reviews at a path are an API server's. Nil: all are.
+	Path func(path string) bool
 	// Injector returns the one that is in force: it changes with the relay's authority.
 	Injector func() *inject.Injector
 	// Ready returns nil when the cluster is known; until then no pod is injected. Nil: it always is.
@@ -55,6 +58,7 @@ type Handler struct {
 	turns    chan struct{}
 	buffers  sync.Pool
 	reviews  metric.Int64Counter
+	other    metric.AddOption // of reviews that come elsewhere
 	duration metric.Float64Histogram
 }
 
@@ -69,6 +73,7 @@ func New(c Config) (*Handler, error) {
 	}
 	return &Handler{
 		cfg: c, senders: senders{each: c.InFlight, known: map[string]*sender{}}, turns: make(chan struct{}, c.InFlight), reviews: reviews, duration: duration,
+		other:   metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", string(decide.Elsewhere)))),
 		buffers: sync.Pool{New: func() any { return new(buffers) }},
 	}, nil
 }
@@ -85,6 +90,10 @@ const bodyWithin = 5 * time.Second
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.cfg.Path != nil && !h.cfg.Path(r.URL.Path) {
+		h.elsewhere(w, r)
+		return
+	}
 	leave, ok := h.senders.enter(r.Context(), r)
 	if !ok {
 		return // the API server gave up
@@ -118,9 +127,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	attributes := metric.WithAttributes(attribute.String("reason", a.reason))
 	h.reviews.Add(r.Context(), 1, attributes)
 	h.duration.Record(r.Context(), time.Since(begin).Seconds(), attributes)
+	write(w, b.answer)
+}
+
+func write(w http.ResponseWriter, answer []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b.answer)))
-	_, _ = w.Write(b.answer) // the API server has gone: nothing is left to do
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	_, _ = w.Write(answer) // the API server has gone: nothing is left to do
+}
+
+// elsewhere answers what comes at no path of reviews: it may be an API server's that learns of the path late, and its pod
+// starts; more likely it is not.
+func (h *Handler) elsewhere(w http.ResponseWriter, r *http.Request) {
+	h.reviews.Add(r.Context(), 1, h.other)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin)) // a test's recorder has none
+	var begin [headSize]byte
+	n, _ := io.ReadFull(r.Body, begin[:]) // what there is
+	uid := uidIn(begin[:n])
+	if uid == "" {
+		http.NotFound(w, r)
+		return
+	}
+	a := answer{uid: uid, reason: string(decide.Elsewhere)}
+	write(w, a.append(nil))
 }
 
 // read reads the body. The error comes with the status that says it.
@@ -175,6 +204,9 @@ func (h *Handler) review(r *http.Request, q *Request) (a answer) {
 			d = decide.Decision{Reason: decide.Failed}
 		}
 		a.reason, a.warnings = string(d.Reason), d.Warnings
+		if d.Reason == decide.Injected {
+			a.tier, a.less = string(d.Tier), string(d.Less)
+		}
 	}()
 	d, a.patch = h.pod(r, q)
 	if h.cfg.Observe != nil && !q.DryRun {

@@ -163,6 +163,52 @@ func TestReviews(t *testing.T) {
 	}
 }
 
+// Who does not know the path gets nowhere: the pod is allowed, nothing is read, done or told.
+func TestElsewhere(t *testing.T) {
+	const path = "/mutate/secret"
+	asked := 0
+	h := handler(t, func(c *Config) {
+		c.Path = func(p string) bool { asked++; return p == path }
+		c.Namespace = func(string) (map[string]string, bool) { t.Error("it is decided about"); return nil, false }
+		c.Observe = func(*Request, *decide.Decision) { t.Error("it is told of") }
+	})
+	for _, tt := range []struct {
+		name, method, path, body string
+		status                   int
+		want                     string
+	}{
+		{"a forged review", http.MethodPost, "/mutate", review("shop", "", web), http.StatusOK, `"uid":"u-1","allowed":true,"auditAnnotations":{"decision":"elsewhere"}`},
+		{"likewise, large", http.MethodPost, "/", review("shop", "", web) + strings.Repeat(" ", MaxBody), http.StatusOK, `"uid":"u-1","allowed":true`},
+		{"a part of the path", http.MethodPost, path[:len(path)-1], review("shop", "", web), http.StatusOK, `"decision":"elsewhere"`},
+		{"more than the path", http.MethodPost, path + "/", review("shop", "", web), http.StatusOK, `"decision":"elsewhere"`},
+		{"nothing", http.MethodPost, "/mutate", "", http.StatusNotFound, ""},
+		{"no review", http.MethodGet, "/", "", http.StatusNotFound, ""},
+		{"a uid that is none", http.MethodPost, "/", `{"request":{"uid":"a\"b"}}`, http.StatusNotFound, ""},
+		{"a uid without an end", http.MethodPost, "/", `{"request":{"uid":"` + strings.Repeat("a", headSize), http.StatusNotFound, ""},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body)))
+		if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) || strings.Contains(w.Body.String(), "patch") {
+			t.Errorf("%s: got %d %s, want %d %s", tt.name, w.Code, w.Body, tt.status, tt.want)
+		}
+	}
+	if asked != 8 || len(h.senders.known) > 0 {
+		t.Errorf("%d were asked about", asked)
+	}
+}
+
+// The audit log has what the agent sees, and why it is no more.
+func TestTierIsTold(t *testing.T) {
+	for object, want := range map[string]string{
+		web: `"auditAnnotations":{"decision":"injected","tier":"pod-full"}`,
+		strings.Replace(web, `"containers"`, `"securityContext":{"runAsUser":7},"containers"`, 1): `"auditAnnotations":{"decision":"injected","tier":"pod-same-uid","tier-reason":"one-user"}`,
+	} {
+		if got := post(handler(t, nil), "application/json", strings.NewReader(review("shop", "", object))).Body.String(); !strings.Contains(got, want) {
+			t.Errorf("got %s want %s", got, want)
+		}
+	}
+}
+
 // Before the cluster is known, reviews are answered.
 func TestStarting(t *testing.T) {
 	h := handler(t, func(c *Config) { c.Ready = func() error { return errors.New("not yet") } })
@@ -255,8 +301,14 @@ func FuzzReview(f *testing.F) {
 	f.Add(review("shop", "", web))
 	f.Add(review("shop", `"subResource":"exec",`, `{"command":["sh"]}`))
 	f.Add("{}")
-	h := handler(f, nil)
+	h, other := handler(f, nil), handler(f, func(c *Config) { c.Path = func(string) bool { return false } })
 	f.Fuzz(func(t *testing.T, body string) {
+		if w := post(other, "application/json", strings.NewReader(body)); w.Code != http.StatusNotFound {
+			var got response
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusOK || !got.Response.Allowed || got.Response.UID == "" || got.Response.Patch != nil {
+				t.Errorf("elsewhere, %s: got %d %s", body, w.Code, w.Body)
+			}
+		}
 		w := post(h, "application/json", strings.NewReader(body))
 		if w.Code == http.StatusBadRequest {
 			return
@@ -305,6 +357,23 @@ func BenchmarkReview(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// A flood from who does not know the path costs little beside what it costs itself.
+func BenchmarkReviewElsewhere(b *testing.B) {
+	h := handler(b, func(c *Config) { c.Path = func(string) bool { return false } })
+	body := []byte(review("shop", "", web))
+	reader, w := bytes.NewReader(body), &sink{header: http.Header{}}
+	r := httptest.NewRequest(http.MethodPost, "/mutate", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		r.Body = io.NopCloser(reader)
+		h.ServeHTTP(w, r)
+	}
+	if w.n == 0 {
+		b.Fatal("no answer")
 	}
 }
 

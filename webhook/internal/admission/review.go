@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -64,11 +65,27 @@ func parse(body []byte) (*Request, error) {
 	return review.Request, nil
 }
 
+// headSize is more than an API server writes of a review before its uid.
+const headSize = 256
+
+// uidIn returns the uid in the first bytes of a review, without reading it as JSON; "" when there is none. The API server
+// takes no answer without it.
+func uidIn(head []byte) string {
+	_, rest, _ := bytes.Cut(head, []byte(`"request":{"uid":"`))
+	uid, _, found := bytes.Cut(rest, []byte{'"'})
+	if !found || len(uid) > 64 || bytes.ContainsFunc(uid, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }) {
+		return ""
+	}
+	return string(uid)
+}
+
 // answer is the response to one request. Everything is allowed: who is refused is decided by policies, not by a sensor.
 type answer struct {
 	uid      string
 	patch    []byte
 	reason   string
+	tier     string // of the agent that the pod got
+	less     string // why it is no more
 	warnings []string
 }
 
@@ -96,6 +113,12 @@ func (a *answer) append(b []byte) []byte {
 	}
 	b = append(b, `,"auditAnnotations":{"decision":`...)
 	b = quote(b, a.reason)
+	if a.tier != "" {
+		b = quote(append(b, `,"tier":`...), a.tier)
+	}
+	if a.less != "" {
+		b = quote(append(b, `,"tier-reason":`...), a.less)
+	}
 	return append(b, `}}}`...)
 }
 

@@ -120,6 +120,9 @@ func describePod(e *event.Event, q *admission.Request, d *decide.Decision) {
 	if d.Tier != "" {
 		e.Metadata["tier"] = string(d.Tier)
 	}
+	if d.Less != "" {
+		e.Metadata["tier_reason"] = string(d.Less)
+	}
 	var p created
 	// What is of the wrong kind is passed over: the API server refuses it later, and the rest is still told.
 	if err := json.Unmarshal(q.Object, &p, jsontext.AllowDuplicateNames(true)); err != nil {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
+	"slices"
 	"strconv"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/apss-sensor/apss/webhook/internal/kube"
+	"github.com/apss-sensor/apss/webhook/internal/pod"
 )
 
 // API is the store that the API server is. It needs get and update on the Secrets, get and patch on the configuration.
@@ -21,6 +24,7 @@ type API struct {
 	Client    *kube.Client
 	Namespace string // of the Secrets
 	Webhook   string // the MutatingWebhookConfiguration
+	Pod       string // ours
 }
 
 // known gives an error of the API server our names.
@@ -79,22 +83,35 @@ func (a *API) Configuration(ctx context.Context) (*Configuration, error) {
 	}
 	c := &Configuration{Version: m.ResourceVersion}
 	for i := range m.Webhooks {
-		c.Bundles = append(c.Bundles, m.Webhooks[i].ClientConfig.CABundle)
+		from := &m.Webhooks[i].ClientConfig
+		to := Client{Bundle: from.CABundle, URL: from.Service == nil}
+		if from.URL != nil {
+			if u, err := url.Parse(*from.URL); err == nil {
+				to.Path = u.Path
+			}
+		} else if from.Service != nil && from.Service.Path != nil {
+			to.Path = *from.Service.Path
+		}
+		c.Webhooks = append(c.Webhooks, to)
 	}
 	return c, nil
 }
 
-// WriteBundles implements store. It patches, so that fields of a newer API stay.
-func (a *API) WriteBundles(ctx context.Context, c *Configuration, bundle []byte) error {
+// WriteClients implements store. It patches, so that fields of a newer API stay.
+func (a *API) WriteClients(ctx context.Context, c *Configuration, bundle []byte, path string) error {
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
 		Value any    `json:"value"`
 	}
 	// With a version the API server answers Conflict when the object is another.
-	patch := append(make([]operation, 0, 1+len(c.Bundles)), operation{"replace", "/metadata/resourceVersion", c.Version})
-	for i := range c.Bundles {
-		patch = append(patch, operation{"add", "/webhooks/" + strconv.Itoa(i) + "/clientConfig/caBundle", bundle})
+	patch := append(make([]operation, 0, 1+2*len(c.Webhooks)), operation{"replace", "/metadata/resourceVersion", c.Version})
+	for i := range c.Webhooks {
+		client := "/webhooks/" + strconv.Itoa(i) + "/clientConfig"
+		patch = append(patch, operation{"add", client + "/caBundle", bundle})
+		if !c.Webhooks[i].URL {
+			patch = append(patch, operation{"add", client + "/service/path", path})
+		}
 	}
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -107,4 +124,29 @@ func (a *API) WriteBundles(ctx context.Context, c *Configuration, bundle []byte)
 		return err
 	}
 	return fmt.Errorf("%w: it was removed meanwhile", ErrConflict)
+}
+
+// Others implements store: it looks for pods of our Deployment that another of its ReplicaSets made. Who ends still answers.
+func (a *API) Others(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, kube.Timeout)
+	defer cancel()
+	b, err := a.Client.Core.Get().Namespace(a.Namespace).Resource("pods").SetHeader("Accept", "application/json").
+		Param("fieldSelector", "status.phase!=Succeeded,status.phase!=Failed").DoRaw(ctx)
+	if err != nil {
+		return false, fmt.Errorf("listing our pods: %w", err)
+	}
+	var pods struct {
+		Items []*pod.Pod `json:"items"`
+	}
+	if err := json.Unmarshal(b, &pods); err != nil {
+		return false, fmt.Errorf("reading our pods: %w", err)
+	}
+	i := slices.IndexFunc(pods.Items, func(p *pod.Pod) bool { return p.Metadata.Name == a.Pod })
+	if i < 0 {
+		return false, fmt.Errorf("there is no pod %s among ours", a.Pod)
+	}
+	ours := pods.Items[i]
+	return slices.ContainsFunc(pods.Items, func(p *pod.Pod) bool {
+		return p.Controller() != ours.Controller() && p.Workload() == ours.Workload()
+	}), nil
 }

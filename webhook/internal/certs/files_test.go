@@ -1,10 +1,13 @@
 package certs
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +28,7 @@ func issue(t *testing.T, dir string, now time.Time) *Pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": encodeCerts(ca.Cert)} {
+	for name, content := range map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": encodeCerts(ca.Cert), "paths": []byte(newPath() + "\n" + newPath())} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +38,7 @@ func issue(t *testing.T, dir string, now time.Time) *Pair {
 
 func filesConfig(dir string) FilesConfig {
 	in := func(name string) string { return filepath.Join(dir, name) }
-	return FilesConfig{Cert: in("tls.crt"), Key: in("tls.key"), CA: in("ca.crt"), Log: slog.New(slog.DiscardHandler)}
+	return FilesConfig{Cert: in("tls.crt"), Key: in("tls.key"), CA: in("ca.crt"), Paths: in("paths"), Log: slog.New(slog.DiscardHandler)}
 }
 
 func TestFilesAreReadAgain(t *testing.T) {
@@ -65,9 +68,29 @@ func TestFilesAreReadAgain(t *testing.T) {
 		time.Sleep(reread + time.Second)
 		synctest.Wait()
 		serves("half of a change", first)
+		asked := func(what string, want bool, paths ...string) {
+			t.Helper()
+			for _, path := range paths {
+				if f.Served(path) != want {
+					t.Errorf("%s: %s is served: %t, want %t", what, path, !want, want)
+				}
+			}
+		}
+		read := func() []string {
+			b, err := os.ReadFile(c.Paths)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Fields(string(b))
+		}
+		old := read()
+		asked("at start", true, old...)
+		asked("at start", false, PlainPath, "", old[0]+"x", old[0][:len(old[0])-1])
 		second := issue(t, dir, time.Now())
 		time.Sleep(reread + time.Second)
 		synctest.Wait()
+		asked("after a change", true, read()...)
+		asked("after a change", false, old...)
 		serves("after a change", second)
 		if len(bundles) != 2 || bundles[0] == bundles[1] {
 			t.Errorf("got %d bundles, want 2", len(bundles))
@@ -77,6 +100,9 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 		stop()
 		<-ended
+		if err := errors.Join(os.Remove(c.Cert), os.Remove(c.Key)); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(leafLife)
 		if f.Ready() == nil {
 			t.Error("it is ready with a certificate that ended")
@@ -86,8 +112,14 @@ func TestFilesAreReadAgain(t *testing.T) {
 
 func TestFilesThatAreWrong(t *testing.T) {
 	for name, spoil := range map[string]func(dir string) error{
-		"no certificate":  func(dir string) error { return os.Remove(filepath.Join(dir, "tls.crt")) },
-		"no key":          func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) },
+		"no paths":      func(dir string) error { return os.Remove(filepath.Join(dir, "paths")) },
+		"none in paths": func(dir string) error { return os.WriteFile(filepath.Join(dir, "paths"), []byte("\n"), 0o600) },
+		"a path for all": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "paths"), []byte(newPath()+"\n"+PlainPath), 0o600)
+		},
+		"a short path": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "paths"), []byte(PlainPath+"/secret"), 0o600)
+		},
 		"no authorities":  func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
 		"nonsense":        func(dir string) error { return os.WriteFile(filepath.Join(dir, "tls.crt"), []byte("x"), 0o600) },
 		"nonsense for CA": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
@@ -100,6 +132,19 @@ func TestFilesThatAreWrong(t *testing.T) {
 		if _, err := NewFiles(filesConfig(dir)); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
+	}
+}
+
+// Without a file of paths everybody's is served, and that is said.
+func TestFilesWithoutPaths(t *testing.T) {
+	dir := t.TempDir()
+	issue(t, dir, time.Now())
+	var log bytes.Buffer
+	c := filesConfig(dir)
+	c.Paths, c.Log = "", slog.New(slog.NewTextHandler(&log, nil))
+	f, err := NewFiles(c)
+	if err != nil || !f.Served(PlainPath) || f.Served("/") || !strings.Contains(log.String(), "WEBHOOK_PATHS_FILE") {
+		t.Errorf("got %v, %s", err, &log)
 	}
 }
 

@@ -31,8 +31,20 @@ type Secret struct {
 
 // Configuration is the webhook configuration as it was read.
 type Configuration struct {
-	Version string
-	Bundles [][]byte // of its webhooks, in order
+	Version  string
+	Webhooks []Client // in order
+}
+
+// Client is how a webhook of a configuration is called.
+type Client struct {
+	Bundle []byte
+	Path   string
+	URL    bool // it is called by a URL, whose path is its author's
+}
+
+// is reports whether c is called with this bundle at this path.
+func (c *Client) is(bundle []byte, path string) bool {
+	return bytes.Equal(c.Bundle, bundle) && (c.URL || c.Path == path)
 }
 
 // store is where the state is: the API server. Reads are consistent, writes fail with ErrConflict unless the object still
@@ -41,7 +53,9 @@ type store interface {
 	Secret(ctx context.Context, name string) (*Secret, error)
 	WriteSecret(ctx context.Context, name, version string, data map[string][]byte) error
 	Configuration(ctx context.Context) (*Configuration, error)
-	WriteBundles(ctx context.Context, c *Configuration, bundle []byte) error
+	WriteClients(ctx context.Context, c *Configuration, bundle []byte, path string) error
+	// Others reports whether replicas of another version of us run.
+	Others(ctx context.Context) (bool, error)
 }
 
 // SelfConfig says what Self keeps. All fields but Changed and Now are required.
@@ -60,11 +74,14 @@ type SelfConfig struct {
 
 // Self keeps certificates of our own authority. Its methods but Run may be called concurrently.
 type Self struct {
-	cfg SelfConfig
+	cfg  SelfConfig
+	look chan struct{} // holds one when it is to be looked at the state soon
 
 	mu     sync.Mutex
 	served *tls.Certificate
 	bundle []byte
+	paths  []string // that reviews come at
+	looked time.Time
 	ca     time.Time // when the authority ends
 	relay  time.Time // when the relay's certificate ends
 	trust  error     // why callers do not trust us; nil: they do
@@ -75,13 +92,15 @@ func NewSelf(c SelfConfig) *Self {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Self{cfg: c, trust: errors.New("there is no certificate yet")}
+	return &Self{cfg: c, look: make(chan struct{}, 1), trust: errors.New("there is no certificate yet")}
 }
 
 // How often the state is looked at, and how soon after an error.
 const (
 	every = 30 * time.Second
 	soon  = time.Second
+	// atMost is how often it is looked because somebody asks at a path that is not served: anybody can.
+	atMost = 5 * time.Second
 )
 
 // Run keeps the certificates until ctx ends.
@@ -93,6 +112,7 @@ func (s *Self) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-wait.C:
+		case <-s.look:
 		}
 		if err := s.Sync(ctx); err == nil {
 			pause = soon
@@ -138,10 +158,16 @@ func (s *Self) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	published := s.published(ctx, configuration)
-	state, changed, err := was.Next(World{
-		Now: s.cfg.Now(), Names: s.cfg.Names, Grace: s.cfg.Grace, Force: secret.Rotate, Published: published,
-	})
+	w := World{
+		Now: s.cfg.Now(), Names: s.cfg.Names, Grace: s.cfg.Grace, Force: secret.Rotate, Published: s.published(ctx, configuration), Path: called(configuration),
+	}
+	if !secretPath.MatchString(was.Paths.Now) || w.Path == PlainPath {
+		if w.Others, err = s.cfg.Store.Others(ctx); err != nil {
+			w.Others = true // the plain path is called on: no review is lost by that
+			s.cfg.Log.WarnContext(ctx, "it is not known whether replicas of another version run: if so, reviews go on to come at "+PlainPath, "error", err.Error())
+		}
+	}
+	state, changed, err := was.Next(w)
 	if err != nil {
 		return err
 	}
@@ -155,13 +181,14 @@ func (s *Self) once(ctx context.Context) error {
 		}
 		s.tell(ctx, was, state)
 	}
-	bundle := state.Bundle()
-	if configuration != nil && slices.ContainsFunc(configuration.Bundles, func(b []byte) bool { return !bytes.Equal(b, bundle) }) {
-		if err := s.cfg.Store.WriteBundles(ctx, configuration, bundle); err != nil {
+	bundle, path := state.Bundle(), state.Paths.publish(&w)
+	if configuration != nil && slices.ContainsFunc(configuration.Webhooks, func(c Client) bool { return !c.is(bundle, path) }) {
+		if err := s.cfg.Store.WriteClients(ctx, configuration, bundle, path); err != nil {
 			return fmt.Errorf("writing the webhook configuration: %w", err)
 		}
 	}
-	s.serve(state, bundle, configuration != nil, slices.ContainsFunc(published, state.CA.Cert.Equal))
+	s.open(state.Paths, configuration)
+	s.serve(state, bundle, configuration != nil, slices.ContainsFunc(w.Published, state.CA.Cert.Equal))
 	return s.keepRelay(ctx, state, bundle)
 }
 
@@ -170,8 +197,8 @@ func (s *Self) published(ctx context.Context, c *Configuration) (all []*x509.Cer
 	if c == nil {
 		return nil
 	}
-	for i, b := range c.Bundles {
-		certs, err := ParseCerts(b)
+	for i := range c.Webhooks {
+		certs, err := ParseCerts(c.Webhooks[i].Bundle)
 		if err != nil {
 			s.cfg.Log.WarnContext(ctx, "a caBundle in the webhook configuration cannot be read; it is replaced", "webhook", i, "error", err.Error())
 		}
@@ -184,8 +211,55 @@ func (s *Self) published(ctx context.Context, c *Configuration) (all []*x509.Cer
 	return all
 }
 
-// tell logs what a person wants to know of later.
+// called is the path that API servers call, of the first webhook that has a Service; "" when none has.
+func called(c *Configuration) string {
+	if c == nil {
+		return ""
+	}
+	for _, w := range c.Webhooks {
+		if !w.URL {
+			return w.Path
+		}
+	}
+	return ""
+}
+
+// open takes the paths that reviews may come at: ours, and what is published, whoever did that.
+func (s *Self) open(p Paths, c *Configuration) {
+	paths := []string{p.Now, p.Next, p.Last}
+	if c != nil {
+		for _, w := range c.Webhooks {
+			paths = append(paths, w.Path)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paths = paths
+}
+
+// Served reports whether reviews at path are API servers'. Of one that is not, it is looked soon what is published: it may
+// have been changed a moment ago.
+func (s *Self) Served(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if served(s.paths, path) {
+		return true
+	}
+	if now := s.cfg.Now(); now.Sub(s.looked) >= atMost {
+		s.looked = now
+		select {
+		case s.look <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
+// tell logs what a person wants to know of later. It names no path.
 func (s *Self) tell(ctx context.Context, was, is State) {
+	if old := was.Paths.Now; old != "" && old != is.Paths.Now {
+		s.cfg.Log.InfoContext(ctx, "reviews come at another path from now on", "was_known_to_all", old == PlainPath)
+	}
 	switch {
 	case was.CA == nil:
 		s.cfg.Log.InfoContext(ctx, "made an authority", "authority", is.CA.Cert.Subject.CommonName)

@@ -5,10 +5,8 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"strconv"
 	"testing"
 	"time"
@@ -24,6 +22,8 @@ type cluster struct {
 	version  int
 	secrets  map[string]Secret
 	bundles  [][]byte
+	path     string // of all webhooks
+	others   bool
 	webhooks int    // version of the configuration
 	before   func() // each request
 }
@@ -58,15 +58,25 @@ func (c *cluster) Configuration(context.Context) (*Configuration, error) {
 	if c.bundles == nil {
 		return nil, ErrNotFound
 	}
-	return &Configuration{strconv.Itoa(c.webhooks), append([][]byte(nil), c.bundles...)}, nil
+	read := &Configuration{Version: strconv.Itoa(c.webhooks)}
+	for _, b := range c.bundles {
+		read.Webhooks = append(read.Webhooks, Client{Bundle: b, Path: c.path})
+	}
+	return read, nil
 }
 
-func (c *cluster) WriteBundles(_ context.Context, read *Configuration, bundle []byte) error {
+func (c *cluster) Others(context.Context) (bool, error) {
+	c.before()
+	return c.others, nil
+}
+
+func (c *cluster) WriteClients(_ context.Context, read *Configuration, bundle []byte, path string) error {
 	c.before()
 	if read.Version != strconv.Itoa(c.webhooks) {
 		return ErrConflict
 	}
 	c.webhooks++
+	c.path = path
 	for i := range c.bundles {
 		c.bundles[i] = bundle
 	}
@@ -215,133 +225,6 @@ func TestStateIsWhatWasWritten(t *testing.T) {
 	if diff := cmp.Diff(first, again, cmp.Comparer(func(a, b *x509.Certificate) bool { return a.Equal(b) }),
 		cmp.Comparer(func(a, b *Pair) bool { return a.Cert.Equal(b.Cert) && a.Key.Equal(b.Key) })); diff != "" {
 		t.Errorf("(-written +read):\n%s", diff)
-	}
-}
-
-// Replicas act, stop in the midst of it and go on in any order, over years; an API server learns of the configuration late.
-// Whatever is served by a replica that is ready is verified by what that API server knows.
-func TestWhateverTheOrderNothingUnverifiableIsServed(t *testing.T) {
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { interleave(t, rand.New(rand.NewPCG(seed, 7))) })
-	}
-}
-
-// actor is a replica whose requests wait for their turn.
-type actor struct {
-	self       *Self
-	turn, rest chan struct{}
-	idle       bool
-}
-
-func interleave(t *testing.T, random *rand.Rand) {
-	t.Helper()
-	const replicas, steps, lag = 3, 800, 10 * time.Second
-	c := newCluster()
-	var current *actor
-	c.before = func() {
-		a := current
-		a.rest <- struct{}{}
-		<-a.turn
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	start := func() *actor {
-		a := &actor{self: c.replica(nil), turn: make(chan struct{}), rest: make(chan struct{})}
-		go func() {
-			for {
-				select {
-				case <-a.turn:
-				case <-ctx.Done():
-					return
-				}
-				a.idle = false
-				_ = a.self.Sync(ctx) // a conflict too many is tried again the next time
-				a.idle = true
-				a.rest <- struct{}{}
-			}
-		}()
-		return a
-	}
-	step := func(a *actor) {
-		current = a
-		a.turn <- struct{}{}
-		<-a.rest
-	}
-	finish := func(a *actor) {
-		for step(a); !a.idle; {
-			step(a)
-		}
-	}
-	all := make([]*actor, replicas)
-	for i := range all {
-		all[i] = start()
-	}
-	type known struct {
-		bundles [][]byte
-		since   time.Time
-	}
-	history := []known{{c.bundles, c.now}}
-	authorities, proved := map[string]bool{}, map[string]bool{}
-	for n := range steps {
-		i := random.IntN(replicas)
-		switch r := random.IntN(100); {
-		case r < 60: // one request
-			step(all[i])
-		case r < 85: // all of them, and 30 s
-			for _, a := range all {
-				finish(a)
-			}
-			c.now = c.now.Add(every)
-		case r < 95: // all but one that is held up, and days
-			c.now = c.now.Add(time.Duration(random.Int64N(int64(leafLife / 4))))
-			for j, a := range all {
-				if j != i || r < 88 {
-					finish(a)
-				}
-			}
-		case r < 96: // a replica is replaced
-			finish(all[i]) // else its goroutine would wait for ever
-			all[i] = start()
-		case r < 97 && n > 100: // a person asks for a new authority
-			s := c.secrets["webhook"]
-			s.Rotate = fmt.Sprint(n)
-			c.secrets["webhook"] = s
-		}
-		if last := history[len(history)-1]; fmt.Sprintf("%p", last.bundles[0]) != fmt.Sprintf("%p", c.bundles[0]) {
-			history = append(history, known{append([][]byte(nil), c.bundles...), c.now})
-		}
-		// The API server may know anything that was in force within the lag.
-		for h := len(history) - 1; h >= 0; h-- {
-			for _, a := range all {
-				served, err := a.self.Certificate(nil)
-				if err != nil || a.self.Ready() != nil || history[h].bundles[0] == nil {
-					continue
-				}
-				for _, b := range history[h].bundles {
-					pair := string(served.Leaf.Raw) + string(b)
-					if proved[pair] { // until the certificate ends, and then the replica is not ready
-						continue
-					}
-					proved[pair] = true
-					if err := verified(served.Leaf, b, names[0], c.now); err != nil {
-						t.Fatalf("step %d, %s: what a replica serves is not verified by a bundle in force since %s: %v", n, c.now, history[h].since, err)
-					}
-				}
-			}
-			if c.now.Sub(history[h].since) > lag {
-				history = history[h:]
-				break
-			}
-		}
-		if s, err := Decode(c.secrets["webhook"].Data); err == nil && s.CA != nil {
-			authorities[string(s.CA.Cert.Raw)] = true
-		}
-	}
-	for _, a := range all {
-		finish(a)
-	}
-	cancel()
-	if len(authorities) < 3 {
-		t.Errorf("only %d authorities in %s: nothing was rotated", len(authorities), c.now.Sub(birth))
 	}
 }
 

@@ -17,6 +17,8 @@ type State struct {
 	Seen     time.Time // since when everyone has Heir; zero: not everyone has
 	Promoted time.Time // when CA took over from the last of Old
 	Forced   string    // the annotation's value that was acted upon
+
+	Paths Paths // of the reviews
 }
 
 // World is what the next state depends on besides the state.
@@ -27,6 +29,9 @@ type World struct {
 	Force string // a new value asks for a new authority
 	// Published are the authorities that everyone who calls us trusts; nil when nobody calls us yet.
 	Published []*x509.Certificate
+	// Path is what they call; "" when nobody calls us yet. Others says that replicas of another version may run.
+	Path   string
+	Others bool
 }
 
 // Next returns the state that follows s in w, and whether it differs. It does not change s. But for the keys that it draws
@@ -35,7 +40,7 @@ func (s State) Next(w World) (next State, changed bool, err error) {
 	next = s
 	if s.CA == nil || !w.Now.Before(s.CA.Cert.NotAfter) {
 		// What is trusted stays so for a while: the Secret may have been deleted under running replicas.
-		next = State{Promoted: w.Now, Forced: w.Force}
+		next = State{Promoted: w.Now, Forced: w.Force, Paths: s.Paths}
 		for _, c := range w.Published {
 			if w.Now.Before(c.NotAfter) {
 				next.Old = append(next.Old, c)
@@ -46,7 +51,8 @@ func (s State) Next(w World) (next State, changed bool, err error) {
 			return s, false, err
 		}
 	}
-	if forced := next.Forced != w.Force; forced || !w.Now.Before(due(next.CA.Cert.NotBefore, next.CA.Cert.NotAfter)) {
+	forced := next.Forced != w.Force
+	if forced || !w.Now.Before(due(next.CA.Cert.NotBefore, next.CA.Cert.NotAfter)) {
 		if next.Heir == nil {
 			changed, next.Seen = true, time.Time{}
 			if next.Heir, err = authority(w.Now); err != nil {
@@ -55,6 +61,9 @@ func (s State) Next(w World) (next State, changed bool, err error) {
 		}
 		changed = changed || forced
 		next.Forced = w.Force
+	}
+	if paths := next.Paths.next(&w, forced); paths != next.Paths {
+		next.Paths, changed = paths, true
 	}
 	changed = next.promote(w) || changed
 	if len(next.Old) > 0 && !w.Now.Before(next.Promoted.Add(leafLife+after)) {
@@ -119,7 +128,11 @@ const (
 	keySeen       = "next-seen"
 	keyPromoted   = "issuer-since"
 	keyForced     = "rotated-for"
-	secretEntries = 11
+	keyPath       = "path"
+	keyNextPath   = "path-next"
+	keyLastPath   = "path-last"
+	keyPathSince  = "path-since"
+	secretEntries = 15
 )
 
 // Encode writes s as a Secret's data.
@@ -141,13 +154,15 @@ func (s State) Encode() (map[string][]byte, error) {
 	if len(s.Old) > 0 {
 		data[keyOld] = encodeCerts(s.Old...)
 	}
-	for key, t := range map[string]time.Time{keySeen: s.Seen, keyPromoted: s.Promoted} {
+	for key, t := range map[string]time.Time{keySeen: s.Seen, keyPromoted: s.Promoted, keyPathSince: s.Paths.Since} {
 		if !t.IsZero() {
 			data[key] = t.UTC().AppendFormat(nil, time.RFC3339Nano)
 		}
 	}
-	if s.Forced != "" {
-		data[keyForced] = []byte(s.Forced)
+	for key, text := range map[string]string{keyForced: s.Forced, keyPath: s.Paths.Now, keyNextPath: s.Paths.Next, keyLastPath: s.Paths.Last} {
+		if text != "" {
+			data[key] = []byte(text)
+		}
 	}
 	return data, nil
 }
@@ -167,7 +182,7 @@ func Decode(data map[string][]byte) (s State, err error) {
 			return State{}, fmt.Errorf("%s of the Secret: %w (remove it)", keyOld, err)
 		}
 	}
-	for key, t := range map[string]*time.Time{keySeen: &s.Seen, keyPromoted: &s.Promoted} {
+	for key, t := range map[string]*time.Time{keySeen: &s.Seen, keyPromoted: &s.Promoted, keyPathSince: &s.Paths.Since} {
 		if text := data[key]; len(text) > 0 {
 			if *t, err = time.Parse(time.RFC3339Nano, string(text)); err != nil {
 				return State{}, fmt.Errorf("%s of the Secret: %w (remove it)", key, err)
@@ -175,5 +190,10 @@ func Decode(data map[string][]byte) (s State, err error) {
 		}
 	}
 	s.Forced = string(data[keyForced])
+	for key, path := range map[string]*string{keyPath: &s.Paths.Now, keyNextPath: &s.Paths.Next, keyLastPath: &s.Paths.Last} {
+		if *path = string(data[key]); *path != "" && *path != PlainPath && !secretPath.MatchString(*path) {
+			return State{}, fmt.Errorf("%s of the Secret is no path that we make (remove it)", key)
+		}
+	}
 	return s, nil
 }

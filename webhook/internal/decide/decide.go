@@ -64,6 +64,8 @@ type Settings struct {
 	Excluded []string // patterns of path.Match of further namespaces
 	Classic  bool     // no native sidecars
 	First    bool     // before the application's init containers, unless a pod asks for another place
+	Unshared bool     // containers keep their own processes to themselves, unless a pod asks to share them
+	Security string   // the level of Pod Security that namespaces without a label are held to; empty: privileged
 }
 
 // Validate reports all that is wrong with s.
@@ -74,6 +76,9 @@ func (s *Settings) Validate() error {
 	}
 	if !slices.Contains([]Tier{Auto, Full, SameUID, Limited}, s.Tier) {
 		errs = append(errs, fmt.Errorf("the tier is %q, want %s, %s, %s or %s", s.Tier, Auto, Full, SameUID, Limited))
+	}
+	if !slices.Contains([]string{"", privileged, "baseline", "restricted"}, s.Security) {
+		errs = append(errs, fmt.Errorf("the level of Pod Security is %q, want privileged, baseline or restricted", s.Security))
 	}
 	for _, pattern := range s.Excluded {
 		if _, err := path.Match(pattern, ""); err != nil {
@@ -98,10 +103,23 @@ type Namespace struct {
 	Labels map[string]string
 }
 
+// Less says why a sidecar is not of the tier that sees everything, pod-full.
+type Less string
+
+// The reasons.
+const (
+	Wanted      Less = "asked-for"     // by the settings or the pod
+	Enough      Less = "one-user"      // all containers run as one user, and so does the sidecar: it sees as much of them
+	NotShared   Less = "not-shared"    // the pod's containers keep their processes to themselves
+	PodSecurity Less = "pod-security"  // the namespace's level refuses SYS_PTRACE
+	SeveralUIDs Less = "several-users" // pod-same-uid was asked for, and the containers do not run as one user
+)
+
 // Decision is what to do with a pod.
 type Decision struct {
 	Reason   Reason
 	Tier     Tier
+	Less     Less // why it is no tier that sees more
 	Native   bool // an init container that goes on running; else one of the containers
 	First    bool // before the other init containers
 	Share    bool // one process namespace for all containers
@@ -194,7 +212,7 @@ func (d *Decision) whether(p *pod.Pod, ns Namespace, s *Settings) Reason {
 	switch {
 	case a.Mirror != nil, a.Source != nil && *a.Source != "api":
 		return MirrorPod
-	case p.Spec.OS.Name == "windows", p.Spec.NodeSelector.OS == "windows":
+	case p.Windows():
 		return Windows
 	case p.Spec.HostNetwork:
 		return HostNetwork
@@ -230,97 +248,4 @@ func has(p *pod.Pod) bool {
 	ours := func(c pod.Container) bool { return c.Name == Sidecar }
 	return slices.ContainsFunc(p.Spec.InitContainers, ours) || slices.ContainsFunc(p.Spec.Containers, ours) ||
 		slices.ContainsFunc(p.Spec.Volumes, func(v pod.Volume) bool { return v.Name == SpoolVolume || v.Name == TokenVolume })
-}
-
-// form chooses the tier and with it the user and the process namespace.
-func (d *Decision) form(p *pod.Pod, ns Namespace, s *Settings) {
-	asked := s.Tier
-	if t := annotations(p).Tier; t != nil {
-		switch Tier(*t) {
-		case Full, SameUID, Limited:
-			asked = Tier(*t)
-		default:
-			d.warn("annotation apss.dev/tier is %.40q, want %s, %s or %s; taken as %s", *t, Full, SameUID, Limited, asked)
-		}
-	}
-	d.Share = p.Spec.ShareProcessNamespace == nil || *p.Spec.ShareProcessNamespace
-	uid, gid := user(p)
-	plain := uid != nil && *uid > 0
-	// SYS_PTRACE is in neither profile (https://kubernetes.io/docs/concepts/security/pod-security-standards).
-	enforced := ns.Labels[labelPSA]
-	// What is no level is taken as restricted (k8s.io/pod-security-admission/api ParseLevel).
-	_, labelled := ns.Labels[labelPSA]
-	capable := !labelled || enforced == "privileged"
-	most := Limited
-	switch {
-	case !d.Share:
-	case plain:
-		most = SameUID
-	case capable:
-		most = Full
-	}
-	refused := ""
-	switch asked {
-	case Full:
-		switch {
-		case !d.Share:
-			refused = "the pod sets shareProcessNamespace to false"
-		case !capable:
-			refused = fmt.Sprintf("namespace %s enforces Pod Security %q, which refuses SYS_PTRACE", ns.Name, enforced)
-		default:
-			most = Full
-		}
-	case SameUID:
-		switch {
-		case !d.Share:
-			refused = "the pod sets shareProcessNamespace to false"
-		case !plain:
-			most, refused = Limited, "its containers do not all run as one uid other than 0 by runAsUser"
-		default:
-			most = SameUID
-		}
-	case Limited:
-		most = Limited
-	case Auto:
-	}
-	if refused != "" && annotations(p).Tier != nil {
-		d.warn("annotation apss.dev/tier: %s is not possible: %s; taken as %s", asked, refused, most)
-	}
-	d.Tier = most
-	switch most {
-	case Full:
-		d.UID, d.GID = new(int64(0)), new(int64(0))
-	case SameUID:
-		d.UID, d.GID = uid, gid
-	default:
-		d.UID, d.GID = new(int64(nobody)), new(int64(nobody))
-	}
-}
-
-// nobody is a user without rights of its own.
-const nobody = 65534
-
-// user returns the uid and gid that all of p's containers run as, as far as p says; nil where they differ.
-func user(p *pod.Pod) (uid, gid *int64) {
-	one := func(all *int64, of func(*pod.ContainerSecurity) *int64) *int64 {
-		var found *int64
-		for i := range p.Spec.Containers {
-			c := &p.Spec.Containers[i]
-			if c.Name == Sidecar {
-				continue
-			}
-			id := of(&c.SecurityContext)
-			if id == nil {
-				id = all
-			}
-			if id == nil || found != nil && *found != *id {
-				return nil
-			}
-			found = id
-		}
-		return found
-	}
-	uid = one(p.Spec.SecurityContext.RunAsUser, func(c *pod.ContainerSecurity) *int64 { return c.RunAsUser })
-	gid = one(p.Spec.SecurityContext.RunAsGroup, func(c *pod.ContainerSecurity) *int64 { return c.RunAsGroup })
-	return uid, gid
 }

@@ -33,6 +33,14 @@ func TestWhether(t *testing.T) {
 		{"host pid", "", `"hostPID":true,` + web, Namespace{"shop", enabled}, nil, HostPID, ""},
 		{"Windows by os", "", `"os":{"name":"windows"},` + web, Namespace{"shop", enabled}, nil, Windows, ""},
 		{"Windows by selector", "", `"nodeSelector":{"a":"b","kubernetes.io/os":"windows"},` + web, Namespace{"shop", enabled}, nil, Windows, ""},
+		{"Windows by its old label", "", `"nodeSelector":{"beta.kubernetes.io/os":"windows"},` + web, Namespace{"shop", enabled}, nil, Windows, ""},
+		{"Windows by affinity", "", affinity(`{"key":"kubernetes.io/os","operator":"In","values":["windows"]},{"key":"a","operator":"Exists"}`) + web, Namespace{"shop", enabled}, nil, Windows, ""},
+		{"Windows by each of its affinities", "", affinity(`{"key":"beta.kubernetes.io/os","operator":"In","values":["windows"]}`, `{"key":"kubernetes.io/os","operator":"NotIn","values":["linux","x"]}`, `{"key":"node.kubernetes.io/windows-build","operator":"Exists"}`) + web, Namespace{"shop", enabled}, nil, Windows, ""},
+		{"Windows by one of its affinities", "", affinity(`{"key":"kubernetes.io/os","operator":"In","values":["windows"]}`, `{"key":"a","operator":"Exists"}`) + web, Namespace{"shop", enabled}, nil, Injected, ""},
+		{"both by affinity", "", affinity(`{"key":"kubernetes.io/os","operator":"In","values":["windows","linux"]}`) + web, Namespace{"shop", enabled}, nil, Injected, ""},
+		{"not Windows by affinity", "", affinity(`{"key":"kubernetes.io/os","operator":"NotIn","values":["windows"]}`) + web, Namespace{"shop", enabled}, nil, Injected, ""},
+		{"an affinity of nothing", "", `"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[]}}},` + web, Namespace{"shop", enabled}, nil, Injected, ""},
+		{"an affinity that is null", "", `"affinity":null,` + web, Namespace{"shop", enabled}, nil, Injected, ""},
 		{"mirror", `"annotations":{"kubernetes.io/config.mirror":"0"}`, web, Namespace{"shop", enabled}, nil, MirrorPod, ""},
 		{"static", `"annotations":{"kubernetes.io/config.source":"file"}`, web, Namespace{"shop", enabled}, nil, MirrorPod, ""},
 		{"from the API", `"annotations":{"kubernetes.io/config.source":"api"}`, web, Namespace{"shop", enabled}, nil, Injected, ""},
@@ -72,6 +80,12 @@ func TestWhether(t *testing.T) {
 	}
 }
 
+// affinity binds a pod to nodes that fulfil one of these terms.
+func affinity(terms ...string) string {
+	return `"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[` +
+		strings.Join(terms, `]},{"matchExpressions":[`) + `]}]}}},`
+}
+
 func TestForm(t *testing.T) {
 	psa := func(level string) map[string]string {
 		if level == "" {
@@ -97,15 +111,15 @@ func TestForm(t *testing.T) {
 		{"one says nothing", `"containers":[{"name":"a","securityContext":{"runAsUser":7}},{"name":"b"}]`, "", "", "", "pod-full 0 0 true", ""},
 		{"root by its own words", `"securityContext":{"runAsUser":0},"containers":[{"name":"a"}]`, "", "", "", "pod-full 0 0 true", ""},
 		{"restricted, one uid", uid, "", "", "restricted", "pod-same-uid 1000 3000 true", ""},
-		{"restricted, unknown", root, "", "", "restricted", "pod-limited 65534 65534 true", ""},
-		{"baseline, unknown", root, "", "", "baseline", "pod-limited 65534 65534 true", ""},
-		{"what is no level", root, "", "", "Baseline", "pod-limited 65534 65534 true", ""},
+		{"restricted, unknown", root, "", "", "restricted", "pod-limited 65534 65534 true", "the agent sees little of this pod"},
+		{"baseline, unknown", root, "", "", "baseline", "pod-limited 65534 65534 true", "the agent sees little of this pod"},
+		{"what is no level", root, "", "", "Baseline", "pod-limited 65534 65534 true", "the agent sees little of this pod"},
 		{"privileged is no limit", root, "", "", "privileged", "pod-full 0 0 true", ""},
 		{"no shared processes", `"shareProcessNamespace":false,` + uid, "", "", "", "pod-limited 65534 65534 false", ""},
 		{"full by annotation", uid, Full, "", "", "pod-full 0 0 true", ""},
 		{"full by annotation, restricted", uid, Full, "", "restricted", "pod-same-uid 1000 3000 true", `refuses SYS_PTRACE; taken as pod-same-uid`},
 		{"full by the settings, restricted", uid, "", Full, "restricted", "pod-same-uid 1000 3000 true", ""},
-		{"full, not shared", `"shareProcessNamespace":false,` + root, Full, "", "", "pod-limited 65534 65534 false", "shareProcessNamespace"},
+		{"full, not shared", `"shareProcessNamespace":false,` + root, Full, "", "", "pod-limited 65534 65534 false", "do not share their processes"},
 		{"same uid, unknown", root, SameUID, "", "", "pod-limited 65534 65534 true", "runAsUser; taken as pod-limited"},
 		{"limited by annotation", uid, Limited, Full, "", "pod-limited 65534 65534 true", ""},
 		{"nonsense", uid, "admin", "", "", "pod-same-uid 1000 3000 true", `is "admin", want pod-full, pod-same-uid or pod-limited; taken as auto`},
@@ -135,5 +149,55 @@ func TestForm(t *testing.T) {
 		if got := strings.Join(d.Warnings, "\n"); !strings.Contains(got, tt.warn) || (tt.warn == "") != (got == "") {
 			t.Errorf("%s: got warnings %q want %q", tt.name, got, tt.warn)
 		}
+	}
+}
+
+// Who keeps its processes to itself, and why a sidecar sees less.
+func TestShareAndLess(t *testing.T) {
+	const root, uid = `"containers":[{"name":"a"}]`, `"containers":[{"name":"a","securityContext":{"runAsUser":7}}]`
+	annotated := func(value string) string { return `"annotations":{"apss.dev/share-processes":"` + value + `"}` }
+	for _, tt := range []struct {
+		name, metadata, spec string
+		settings             Settings
+		want                 string // tier, whether processes are shared, less
+		warn                 string
+	}{
+		{"by default", "", root, Settings{}, "pod-full true ", ""},
+		{"one user", "", uid, Settings{}, "pod-same-uid true one-user", ""},
+		{"the settings say no", "", root, Settings{Unshared: true}, "pod-limited false not-shared", ""},
+		{"the settings say no, the annotation yes", annotated("true"), root, Settings{Unshared: true}, "pod-full true ", ""},
+		{"the annotation says no", annotated("false"), root, Settings{}, "pod-limited false not-shared", ""},
+		{"the annotation says no, and has one user", annotated("false"), uid, Settings{Tier: SameUID}, "pod-limited false not-shared", ""},
+		{"the annotation is nonsense", annotated("nope"), root, Settings{}, "pod-full true ", `is "nope", want "true" or "false"; taken as true`},
+		{"the pod says no, the annotation yes", annotated("true"), `"shareProcessNamespace":false,` + root, Settings{}, "pod-limited false not-shared", "sets shareProcessNamespace to false, and that holds"},
+		{"the pod says yes, the annotation no", annotated("false"), `"shareProcessNamespace":true,` + root, Settings{}, "pod-full true ", "sets shareProcessNamespace to true, and that holds"},
+		{"the pod says yes, the settings no", "", `"shareProcessNamespace":true,` + root, Settings{Unshared: true}, "pod-full true ", ""},
+		{"held to baseline without a label", "", root, Settings{Security: "baseline"}, "pod-limited true pod-security", `namespace shop is held to Pod Security "baseline"`},
+		{"held to restricted without a label, one user", "", uid, Settings{Security: "restricted", Tier: Full}, "pod-same-uid true pod-security", ""},
+		{"limited is wanted", "", uid, Settings{Tier: Limited}, "pod-limited true asked-for", ""},
+		{"one user is wanted", "", uid, Settings{Tier: SameUID}, "pod-same-uid true asked-for", ""},
+		{"one user is wanted, and is not there", "", root, Settings{Tier: SameUID}, "pod-limited true several-users", ""},
+	} {
+		p, err := pod.Parse(fmt.Appendf(nil, `{"metadata":{%s},"spec":{%s}}`, tt.metadata, tt.spec))
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		tt.settings.OptOut = Never
+		if tt.settings.Tier == "" {
+			tt.settings.Tier = Auto
+		}
+		if err := tt.settings.Validate(); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		d := Pod(p, Namespace{"shop", map[string]string{LabelInject: "enabled"}}, &tt.settings, Cluster{Minor: 34})
+		if got := fmt.Sprintf("%s %t %s", d.Tier, d.Share, d.Less); got != tt.want {
+			t.Errorf("%s: got %s want %s", tt.name, got, tt.want)
+		}
+		if got := strings.Join(d.Warnings, "\n"); !strings.Contains(got, tt.warn) || (tt.warn == "") != (got == "") {
+			t.Errorf("%s: got warnings %q want %q", tt.name, got, tt.warn)
+		}
+	}
+	if (&Settings{OptOut: Never, Tier: Auto, Security: "Baseline"}).Validate() == nil {
+		t.Error("a level that is none is accepted")
 	}
 }

@@ -22,6 +22,7 @@ const (
 	NeedsNative         Reason = "needs-native-sidecar"
 	NotAPod             Reason = "not-a-pod"
 	NotACreation        Reason = "not-a-creation"
+	Elsewhere           Reason = "elsewhere"
 	Unreadable          Reason = "unreadable"
 	NamespaceUnknown    Reason = "namespace-unknown"
 	Starting            Reason = "starting"
@@ -63,6 +64,8 @@ func (r Reason) Text() string {
 		return "only pods are injected"
 	case NotACreation:
 		return "only pods that are created are injected"
+	case Elsewhere:
+		return "the review came at a path that is not the webhook's: no API server sent it, or one that learns late of a change"
 	case Unreadable:
 		return "the review could not be read"
 	case NamespaceUnknown:

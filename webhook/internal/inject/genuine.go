@@ -13,8 +13,10 @@ import (
 	"github.com/apss-sensor/apss/webhook/internal/pod"
 )
 
-// genuine reports whether the container and volumes of our name in object are those that we would write for it: a pod
-// that was injected comes again when a later webhook changed it, or when it is created from a copy.
+// genuine reports whether the container and volumes of our name in object are ones that we write: a pod that was injected
+// comes again when a later webhook changed it, or when it is created from a copy. What that webhook did to the rest of the
+// pod, a container of another user or with our port, another order, makes ours no less ours: of all sidecars that we write
+// theirs is compared with the one that is of its user, and of a user that it may be of.
 func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c decide.Cluster) bool {
 	theirs, err := pod.Named(object, decide.Sidecar, decide.SpoolVolume, decide.TokenVolume)
 	containers := slices.Concat(theirs.InitContainers, theirs.Containers)
@@ -29,8 +31,16 @@ func (in *Injector) genuine(object []byte, p *pod.Pod, ns decide.Namespace, c de
 	if d.Reason != decide.Injected || d.Native != (len(theirs.InitContainers) == 1) {
 		return false
 	}
-	t := in.forms[in.form(&bare, &d)]
-	if !covers(t.fill(nil, d.UID, d.GID, d.Workload), containers[0]) {
+	ours := slices.Concat(p.Spec.InitContainers, p.Spec.Containers)
+	own := ours[slices.IndexFunc(ours, func(c pod.Container) bool { return c.Name == decide.Sidecar })]
+	uid, gid := own.SecurityContext.RunAsUser, own.SecurityContext.RunAsGroup
+	tier, ok := decide.TierOf(&bare, uid, gid)
+	if !ok {
+		return false
+	}
+	// Resources are not compared: whether it is capped or pooled does not matter.
+	t := in.forms[form{tier: tier, native: d.Native, silent: len(own.Ports) == 0}]
+	if !covers(t.fill(nil, uid, gid, d.Workload), containers[0]) {
 		return false
 	}
 	for _, ours := range in.volumes {
@@ -64,6 +74,22 @@ var defaulted = map[string]any{ //nolint:gochecknoglobals // a table
 	".terminationMessagePolicy": "File",
 }
 
+// orderless are lists whose order means nothing in what we write, by the member that tells their items apart: who marshals a
+// pod again from maps may change it.
+var orderless = map[string]string{".env": "name", ".volumeMounts": "mountPath", ".securityContext.capabilities.add": "-"} //nolint:gochecknoglobals // a table
+
+func sorted(all []any, key string) []any {
+	of := func(x any) string {
+		m, _ := x.(map[string]any)
+		s, ok := m[key].(string)
+		if !ok {
+			s, _ = x.(string)
+		}
+		return s
+	}
+	return slices.SortedStableFunc(slices.Values(all), func(x, y any) int { return cmp.Compare(of(x), of(y)) })
+}
+
 // accountMount is where the ServiceAccount admission plugin mounts a pod's default token.
 const accountMount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -95,6 +121,9 @@ func equal(path string, ours, theirs any) bool {
 		b, ok := theirs.([]any)
 		if !ok {
 			return false
+		}
+		if key := orderless[path]; key != "" {
+			a, b = sorted(a, key), sorted(b, key)
 		}
 		if path == ".volumeMounts" {
 			b = slices.DeleteFunc(slices.Clone(b), func(x any) bool {

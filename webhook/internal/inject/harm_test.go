@@ -90,3 +90,37 @@ func TestSpoolFits(t *testing.T) {
 		t.Error("a spool without room for its files is accepted")
 	}
 }
+
+// Who pulls with Secrets goes on to, and the agent's image is pulled with those that the operator names.
+func TestPullSecrets(t *testing.T) {
+	s := sidecar()
+	s.PullSecrets = []string{"regcred", "other"}
+	in, err := New(settings(), s, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for spec, want := range map[string]string{
+		``:                         `[{"name":"regcred"},{"name":"other"}]`,
+		`"imagePullSecrets":null,`: `[{"name":"regcred"},{"name":"other"}]`,
+		`"imagePullSecrets":[{"name":"mine"},{"name":"other"}],`: `[{"name":"mine"},{"name":"other"},{"name":"regcred"}]`,
+	} {
+		object := []byte(`{"metadata":{"name":"web"},"spec":{` + spec + `"containers":[{"name":"web"}]}}`)
+		_, patch, err := in.Pod(object, enabled, modern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patched := apply(t, object, patch)
+		var p corev1.Pod
+		if err := json.Unmarshal(patched, &p); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := json.Marshal(p.Spec.ImagePullSecrets); err != nil || string(got) != want {
+			t.Errorf("%s: got %s want %s", spec, got, want)
+		}
+		again(t, in, patched, decide.Injected)
+	}
+	s.PullSecrets = []string{"A b"}
+	if s.Validate() == nil {
+		t.Error("a name that is none is accepted")
+	}
+}

@@ -33,6 +33,7 @@ type Injector struct {
 	port    int
 	forms   map[form]*template
 	volumes [2]jsontext.Value // with the names in decide
+	pull    []string          // Secrets that images are pulled with
 	status  map[form]jsontext.Value
 }
 
@@ -87,7 +88,7 @@ func New(d decide.Settings, s Sidecar, version string) (*Injector, error) {
 	if err := errors.Join(d.Validate(), s.Validate()); err != nil {
 		return nil, err
 	}
-	in := &Injector{decide: d, port: s.Port, forms: map[form]*template{}, status: map[form]jsontext.Value{}}
+	in := &Injector{decide: d, port: s.Port, pull: s.PullSecrets, forms: map[form]*template{}, status: map[form]jsontext.Value{}}
 	for i, v := range s.volumes() {
 		in.volumes[i] = encode(v)
 	}
@@ -153,6 +154,13 @@ func (in *Injector) patch(p *pod.Pod, d *decide.Decision) []byte {
 	}
 	for i, v := range in.volumes {
 		place(&out, "/spec/volumes", p.Spec.Volumes == nil && i == 0, false, v)
+	}
+	missing := p.Spec.PullSecrets == nil
+	for _, name := range in.pull {
+		if !slices.Contains(p.Spec.PullSecrets, pod.PullSecret{Name: name}) {
+			place(&out, "/spec/imagePullSecrets", missing, false, encode(map[string]string{"name": name}))
+			missing = false
+		}
 	}
 	if d.Share && p.Spec.ShareProcessNamespace == nil {
 		out.Add("/spec/shareProcessNamespace", []byte("true"))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,6 +182,64 @@ func TestGenuine(t *testing.T) {
 		}
 		if (d.Reason == decide.Foreign) != (len(d.Warnings) == 1) {
 			t.Errorf("%s: got warnings %q", name, d.Warnings)
+		}
+	}
+}
+
+// What a later webhook does to the rest of the pod makes the sidecar no less ours; what is done to it does.
+func TestGenuineAfterALaterWebhook(t *testing.T) {
+	in := injector(t)
+	object := []byte(`{"metadata":{"name":"web"},"spec":{"securityContext":{"runAsUser":1000,"runAsGroup":1000},"initContainers":[{"name":"i"}],"containers":[{"name":"web"},{"name":"b"}]}}`)
+	d, patch, err := in.Pod(object, enabled, modern)
+	if err != nil || d.Tier != decide.SameUID {
+		t.Fatal(d, err)
+	}
+	patched := apply(t, object, patch)
+	type m = map[string]any
+	list := func(spec m, name string) []any { return spec[name].([]any) }
+	own := func(spec m) m { return list(spec, "initContainers")[1].(m) }
+	for name, tt := range map[string]struct {
+		alter func(spec m)
+		want  decide.Reason
+	}{
+		"a container of another user": {func(spec m) {
+			spec["containers"] = append(list(spec, "containers"), m{"name": "proxy", "securityContext": m{"runAsUser": 1337}})
+		}, decide.AlreadyInjected},
+		"an init container of root, first": {func(spec m) {
+			spec["initContainers"] = append([]any{m{"name": "iptables", "securityContext": m{"runAsUser": 0}}}, list(spec, "initContainers")...)
+		}, decide.AlreadyInjected},
+		"another order": {func(spec m) {
+			for _, name := range []string{"initContainers", "containers", "volumes"} {
+				slices.Reverse(list(spec, name))
+			}
+		}, decide.AlreadyInjected},
+		"another order in it": {func(spec m) {
+			slices.Reverse(list(own(spec), "env"))
+			slices.Reverse(list(own(spec), "volumeMounts"))
+		}, decide.AlreadyInjected},
+		"a container with our port": {func(spec m) { list(spec, "containers")[0].(m)["ports"] = []any{m{"containerPort": 18080}} }, decide.AlreadyInjected},
+		"a container with a limit of space": {func(spec m) {
+			list(spec, "containers")[0].(m)["resources"] = m{"limits": m{"ephemeral-storage": "1Gi"}}
+		}, decide.AlreadyInjected},
+		"one container gets another user":   {func(spec m) { list(spec, "containers")[0].(m)["securityContext"] = m{"runAsUser": 7} }, decide.AlreadyInjected},
+		"all get another user":              {func(spec m) { spec["securityContext"] = m{"runAsUser": 7} }, decide.Foreign},
+		"the sidecar gets another user":     {func(spec m) { own(spec)["securityContext"].(m)["runAsUser"] = 7 }, decide.Foreign},
+		"the sidecar becomes root":          {func(spec m) { own(spec)["securityContext"].(m)["runAsUser"] = 0 }, decide.Foreign},
+		"the sidecar gets no user":          {func(spec m) { delete(own(spec)["securityContext"].(m), "runAsUser") }, decide.Foreign},
+		"the sidecar gets another variable": {func(spec m) { own(spec)["env"] = append(list(own(spec), "env"), m{"name": "AWS_ROLE", "value": "x"}) }, decide.Foreign},
+		"the sidecar twice":                 {func(spec m) { spec["initContainers"] = append(list(spec, "initContainers"), own(spec)) }, decide.Foreign},
+	} {
+		var pod m
+		if err := json.Unmarshal(patched, &pod); err != nil {
+			t.Fatal(err)
+		}
+		tt.alter(pod["spec"].(m))
+		raw, err := json.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, again, err := in.Pod(raw, enabled, modern); err != nil || again != nil || d.Reason != tt.want {
+			t.Errorf("%s: got %s, patch %s, error %v; want %s and no patch", name, d.Reason, again, err, tt.want)
 		}
 	}
 }

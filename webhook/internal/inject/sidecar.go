@@ -25,7 +25,9 @@ type Sidecar struct {
 	Spool    string // size of the volume for what is not confirmed yet
 	Request  Amount
 	Limit    Amount
-	Env      map[string]string // further settings of the agent, or others than ours
+	// PullSecrets are added to the pods' own: names of Secrets that have to be in their namespaces.
+	PullSecrets []string
+	Env         map[string]string // further settings of the agent, or others than ours
 }
 
 // Amount is of a container's resources, as Kubernetes writes quantities.
@@ -34,6 +36,8 @@ type Amount struct{ CPU, Memory string }
 var (
 	byDigest = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._/:-]*@sha256:[0-9a-f]{64}$`)
 	envName  = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+	// DNS subdomains (https://kubernetes.io/docs/concepts/overview/working-with-objects/names).
+	secretName = regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
 )
 
 // Validate reports all that is wrong with s.
@@ -61,6 +65,11 @@ func (s *Sidecar) Validate() error {
 	}
 	if v, err := resource.ParseQuantity(s.Spool); err == nil && v.Value() < minSpool {
 		fault("the sidecar's spool is %q, want 8Mi or more", s.Spool)
+	}
+	for _, name := range s.PullSecrets {
+		if !secretName.MatchString(name) {
+			fault("%q is no name of a Secret", name)
+		}
 	}
 	for name := range s.Env {
 		if !envName.MatchString(name) {

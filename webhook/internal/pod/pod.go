@@ -42,6 +42,7 @@ type Annotations struct {
 	Inject *string `json:"apss.dev/inject"`
 	Tier   *string `json:"apss.dev/tier"`
 	First  *string `json:"apss.dev/first"`
+	Share  *string `json:"apss.dev/share-processes"`
 	// Mirror and Source mark pods that a kubelet made by itself, from a file of its node
 	// (https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror).
 	Mirror *string `json:"kubernetes.io/config.mirror"`
@@ -63,11 +64,18 @@ type Spec struct {
 	RestartPolicy         string       `json:"restartPolicy"`
 	OS                    OS           `json:"os"`
 	NodeSelector          NodeSelector `json:"nodeSelector"`
+	Affinity              Affinity     `json:"affinity"`
 	Resources             *struct{}    `json:"resources"` // of the pod as a whole, from Kubernetes 1.34 on
 	SecurityContext       Security     `json:"securityContext"`
 	InitContainers        []Container  `json:"initContainers"`
 	Containers            []Container  `json:"containers"`
 	Volumes               []Volume     `json:"volumes"`
+	PullSecrets           []PullSecret `json:"imagePullSecrets"`
+}
+
+// PullSecret names a Secret that images are pulled with.
+type PullSecret struct {
+	Name string `json:"name"`
 }
 
 // OS is the system that a pod says it needs.
@@ -75,9 +83,62 @@ type OS struct {
 	Name string `json:"name"`
 }
 
-// NodeSelector is the one label of it that matters.
+// Labels of nodes that tell their system; the first is beta's of the second, and kubelets still set it.
+const (
+	labelBetaOS  = "beta.kubernetes.io/os"
+	labelOS      = "kubernetes.io/os"
+	labelWindows = "node.kubernetes.io/windows-build"
+)
+
+// NodeSelector are the labels of it that matter.
 type NodeSelector struct {
-	OS string `json:"kubernetes.io/os"`
+	OS     string `json:"kubernetes.io/os"`
+	BetaOS string `json:"beta.kubernetes.io/os"`
+}
+
+// Affinity is the part of a pod's that binds it to nodes.
+type Affinity struct {
+	Node struct {
+		Required struct {
+			Terms []NodeTerm `json:"nodeSelectorTerms"`
+		} `json:"requiredDuringSchedulingIgnoredDuringExecution"`
+	} `json:"nodeAffinity"`
+}
+
+// NodeTerm is one of the terms of which a node has to fulfil one
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#node-affinity).
+type NodeTerm struct {
+	Expressions []NodeExpression `json:"matchExpressions"`
+}
+
+// NodeExpression is one of a term's, which a node has to fulfil all.
+type NodeExpression struct {
+	Key      string   `json:"key"`
+	Operator string   `json:"operator"`
+	Values   []string `json:"values"`
+}
+
+// Windows reports whether the pod says that it runs on Windows and nowhere else.
+func (p *Pod) Windows() bool {
+	const windows, linux = "windows", "linux"
+	s := &p.Spec
+	if s.OS.Name == windows || s.NodeSelector.OS == windows || s.NodeSelector.BetaOS == windows {
+		return true
+	}
+	terms := s.Affinity.Node.Required.Terms
+	return len(terms) > 0 && !slices.ContainsFunc(terms, func(t NodeTerm) bool {
+		return !slices.ContainsFunc(t.Expressions, func(e NodeExpression) bool {
+			switch {
+			case e.Key == labelWindows:
+				return e.Operator == "Exists" || e.Operator == "In"
+			case e.Key != labelOS && e.Key != labelBetaOS:
+				return false
+			case e.Operator == "In":
+				return len(e.Values) > 0 && !slices.ContainsFunc(e.Values, func(v string) bool { return v != windows })
+			}
+			return e.Operator == "NotIn" && slices.Contains(e.Values, linux)
+		})
+	})
 }
 
 // Security is a pod's securityContext.

@@ -22,8 +22,8 @@ const reason = "ApssAgentMissing"
 // maxNames bounds the pods that are named.
 const maxNames = 32
 
-// report tells of the pods of one owner, unless another replica or an earlier look did.
-func (r *Reconciler) report(ctx context.Context, namespace string, pods []missing) {
+// report tells of the pods of one owner, unless another replica did. It returns whether nothing is left to be told.
+func (r *Reconciler) report(ctx context.Context, namespace string, pods []missing) bool {
 	o, now := pods[0].controller(), metav1.Now()
 	what := fmt.Sprintf("%d of its pods run without the agent, for instance %s", len(pods), pods[0].Name)
 	if o.Kind == "Pod" {
@@ -41,10 +41,10 @@ func (r *Reconciler) report(ctx context.Context, namespace string, pods []missin
 	defer cancel()
 	err := r.cfg.Client.Core.Post().Namespace(namespace).Resource("events").Body(e).Do(ctx).Error()
 	if apierrors.IsAlreadyExists(err) {
-		return
+		return true
 	} else if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		r.cfg.Log.WarnContext(ctx, "the Kubernetes Event of pods without an agent could not be created", "namespace", namespace, "owner", o.Kind+"/"+o.Name, "error", err.Error())
-		return
+		return false
 	}
 	names := make([]string, 0, min(len(pods), maxNames))
 	for _, p := range pods[:min(len(pods), maxNames)] {
@@ -56,6 +56,7 @@ func (r *Reconciler) report(ctx context.Context, namespace string, pods []missin
 	}
 	r.cfg.Tell(told)
 	r.cfg.Log.WarnContext(ctx, "pods run without an agent", "namespace", namespace, "owner", o.Kind+"/"+o.Name, "pods", names)
+	return true
 }
 
 // replaced are the kinds whose pods are made anew and do not end by themselves.

@@ -5,7 +5,8 @@
 // What should be injected and is not is counted, told as a Kubernetes Event at its controller (at the pod itself when it has
 // none) and as an agent_coverage event. Any replica may look; the name of the Kubernetes Event follows from its owner, so
 // the one that creates it tells, and the others find it there. The API server forgets it after an hour, and then it is told
-// again.
+// again. A look tells of [tellAtMost] owners, the next one of others: an outage that left thousands of pods without an agent
+// is no storm of writes.
 //
 // Restarting is a setting: one pod of each owner and look is evicted, which honours disruption budgets, and only where a
 // controller makes another one that does not end by itself. When the pods that came after an eviction lack the agent too,
@@ -64,13 +65,14 @@ type Counts struct {
 type Reconciler struct {
 	cfg     Config
 	counts  atomic.Pointer[Counts]
-	looked  bool                // at least once to the end
-	evicted map[string]eviction // by the owner's uid
+	looked  bool                 // at least once to the end
+	evicted map[string]eviction  // by the owner's uid
+	toldOf  map[string]time.Time // likewise
 }
 
 // New returns a Reconciler that does nothing before Run.
 func New(c Config) *Reconciler {
-	r := &Reconciler{cfg: c, evicted: map[string]eviction{}}
+	r := &Reconciler{cfg: c, evicted: map[string]eviction{}, toldOf: map[string]time.Time{}}
 	r.counts.Store(&Counts{})
 	return r
 }
@@ -99,6 +101,13 @@ func (r *Reconciler) Run(ctx context.Context) {
 		wait.Reset(r.cfg.Every*3/4 + rand.N(r.cfg.Every/2)) //nolint:gosec // replicas look at different times, nothing more
 	}
 }
+
+// tellAtMost is how many owners one look tells of, and forgotten after how long one is told of again: the API server keeps
+// Events for an hour (kube-apiserver --event-ttl).
+const (
+	tellAtMost = 50
+	forgotten  = time.Hour
+)
 
 // page is how many pods a list brings at a time.
 const page = 250
@@ -141,6 +150,7 @@ func (r *Reconciler) Look(ctx context.Context) error {
 	var counts Counts
 	var err error
 	lacking := map[string]bool{} // owners
+	asked, left := 0, 0
 	r.cfg.Namespaces(func(ns decide.Namespace) bool {
 		if !r.cfg.Injected(ns) {
 			return true
@@ -151,7 +161,16 @@ func (r *Reconciler) Look(ctx context.Context) error {
 		}
 		for _, uid := range slices.Sorted(maps.Keys(found)) {
 			lacking[uid] = true
-			r.report(ctx, ns.Name, found[uid])
+			switch {
+			case time.Since(r.toldOf[uid]) < forgotten:
+			case asked == tellAtMost:
+				left++
+			default:
+				asked++
+				if r.report(ctx, ns.Name, found[uid]) {
+					r.toldOf[uid] = time.Now()
+				}
+			}
 			if r.cfg.Restart && r.looked { // the first time we have just begun to be called
 				r.evict(ctx, ns.Name, found[uid])
 			}
@@ -162,6 +181,10 @@ func (r *Reconciler) Look(ctx context.Context) error {
 		return err
 	}
 	maps.DeleteFunc(r.evicted, func(uid string, _ eviction) bool { return !lacking[uid] })
+	maps.DeleteFunc(r.toldOf, func(uid string, _ time.Time) bool { return !lacking[uid] })
+	if left > 0 {
+		r.cfg.Log.WarnContext(ctx, "more owners of pods without an agent are told of at the next looks", "owners", left)
+	}
 	r.counts.Store(&counts)
 	r.looked = true
 	return nil
@@ -187,8 +210,9 @@ func (r *Reconciler) namespace(ctx context.Context, ns decide.Namespace, counts 
 			}
 			d, err := r.cfg.Pod(object, ns)
 			switch {
-			case err != nil:
-				return nil, fmt.Errorf("deciding about pod %s/%s: %w", ns.Name, p.Metadata.Name, err)
+			case err != nil: // no pod keeps us from seeing the others
+				counts.Excused++
+				r.cfg.Log.WarnContext(ctx, "a pod cannot be read", "namespace", ns.Name, "pod", p.Metadata.Name, "error", err.Error())
 			case d.Reason == decide.AlreadyInjected:
 				counts.Covered++
 			case d.Reason == decide.Foreign:

@@ -34,6 +34,7 @@ type server struct {
 	fails   bool
 	budget  bool
 	events  map[string]corev1.Event
+	posts   int // of events
 	evicted []string
 }
 
@@ -72,6 +73,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(http.StatusOK, map[string]any{"metadata": meta, "items": s.pods[begin:end]})
 	case r.Method == http.MethodPost && parts[1] == "events":
 		var e corev1.Event
+		s.posts++
 		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
 			refuse(http.StatusBadRequest, metav1.StatusReasonBadRequest)
 		} else if _, there := s.events[e.Name]; there {
@@ -119,7 +121,7 @@ func start(t *testing.T, restart bool) *harness {
 	h := &harness{server: &server{events: map[string]corev1.Event{}}}
 	s := httptest.NewServer(h.server)
 	t.Cleanup(s.Close)
-	client, err := kube.New(&rest.Config{Host: s.URL})
+	client, err := kube.New(&rest.Config{Host: s.URL, QPS: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,13 +246,16 @@ func TestRestarting(t *testing.T) {
 func TestRun(t *testing.T) {
 	h := start(t, false)
 	h.server.pods = []map[string]any{pod("a", decide.AlreadyInjected, "", 0), {"metadata": map[string]any{"name": "odd"}}}
-	if err := h.Look(t.Context()); err == nil || h.Counts() != (Counts{}) {
+	h.server.fails = true
+	if err := h.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "namespace shop") || h.Counts() != (Counts{}) {
 		t.Errorf("got %v, %+v", err, h.Counts())
 	}
-	h.server.fails = true
-	if err := h.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "namespace shop") {
-		t.Errorf("got %v", err)
+	h.server.fails = false
+	h.look(t)
+	if want := (Counts{Covered: 1, Excused: 1}); h.Counts() != want { // a pod that cannot be read hides no other
+		t.Errorf("got %+v want %+v", h.Counts(), want)
 	}
+	h.server.fails = true
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	ready := make(chan struct{}, 2)
@@ -270,5 +275,25 @@ func TestRun(t *testing.T) {
 	<-done
 	if h.failed.Load() == 0 {
 		t.Error("the look's failure was not counted")
+	}
+}
+
+// An outage that left many pods without an agent is told of in parts, each owner once.
+func TestManyAreToldOfInParts(t *testing.T) {
+	h := start(t, false)
+	const owners = 2*tellAtMost + 7
+	for i := range owners {
+		h.server.pods = append(h.server.pods, pod(fmt.Sprintf("web-%d", i), decide.Injected, "", time.Hour))
+	}
+	for look, want := range []int{tellAtMost, 2 * tellAtMost, owners, owners} {
+		if err := h.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(h.server.events); got != want || h.server.posts != want || len(h.told) != want {
+			t.Errorf("look %d: got %d Kubernetes Events by %d requests, %d told; want %d", look, got, h.server.posts, len(h.told), want)
+		}
+	}
+	if got := h.Counts().Missing; got != owners {
+		t.Errorf("got %d missing want %d", got, owners)
 	}
 }

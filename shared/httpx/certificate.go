@@ -1,4 +1,4 @@
-package relay
+package httpx
 
 import (
 	"bytes"
@@ -16,10 +16,10 @@ import (
 // minute after it (kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod).
 const lookEvery = 10 * time.Second
 
-// lookSoon is the same while there is none: the webhook makes the first one, in a Secret that is there before.
+// lookSoon is the same while there is none: who makes the first one may begin after us, in a Secret that is there before.
 const lookSoon = time.Second
 
-// Certificate is a pair of files that may change. Safe for concurrent use.
+// Certificate is a server's, in a pair of files that others keep. Safe for concurrent use.
 type Certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -36,7 +36,7 @@ func ReadCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, 
 	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, looked: time.Now()}
 	err := c.read()
 	if errors.Is(err, fs.ErrNotExist) {
-		log.Warn("there is no certificate yet; the webhook makes it", "error", err)
+		log.Warn("there is no certificate yet; it is looked for", "error", err)
 		return c, nil
 	}
 	if err != nil {
@@ -48,18 +48,18 @@ func ReadCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, 
 func (c *Certificate) read() error {
 	cert, err := os.ReadFile(c.certFile)
 	if err != nil {
-		return fmt.Errorf("reading TLS_CERT_FILE: %w", err)
+		return fmt.Errorf("reading the certificate: %w", err)
 	}
 	key, err := os.ReadFile(c.keyFile)
 	if err != nil {
-		return fmt.Errorf("reading TLS_KEY_FILE: %w", err)
+		return fmt.Errorf("reading the certificate's key: %w", err)
 	}
 	if c.current != nil && bytes.Equal(cert, c.cert) && bytes.Equal(key, c.key) {
 		return nil
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return fmt.Errorf("TLS_CERT_FILE and TLS_KEY_FILE: %w", err)
+		return fmt.Errorf("%s and %s: %w", c.certFile, c.keyFile, err)
 	}
 	c.cert, c.key, c.current = cert, key, &pair
 	return nil
@@ -91,7 +91,7 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current, nil
 }
 
-// Check returns an error when there is no certificate, or it has expired: no sidecar accepts it then.
+// Check returns an error when there is no certificate, or it has expired.
 func (c *Certificate) Check() error {
 	cert, err := c.Get(nil)
 	if err != nil {
@@ -103,16 +103,16 @@ func (c *Certificate) Check() error {
 	return nil
 }
 
-// Expires returns when the certificate ends, in seconds since 1970; 0 when there is none.
-func (c *Certificate) Expires() int64 {
+// Expires returns when the certificate ends; the zero time when there is none.
+func (c *Certificate) Expires() time.Time {
 	cert, err := c.Get(nil)
 	if err != nil {
-		return 0
+		return time.Time{}
 	}
-	return cert.Leaf.NotAfter.Unix()
+	return cert.Leaf.NotAfter
 }
 
-// TLS returns the configuration of a server: TLS 1.2 and later, HTTP/1.1, as the agents speak it.
+// TLS returns the configuration of a server: TLS 1.2 and later, HTTP/1.1.
 func (c *Certificate) TLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Get, NextProtos: []string{"http/1.1"}}
 }
