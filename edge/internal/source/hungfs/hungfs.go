@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,19 +98,33 @@ func HoldMemory(file string) error {
 	}
 }
 
-// Holds reports whether a process waits as in [HoldMemory], in which nothing wakes it.
+// Holds reports whether a process waits as in [HoldMemory]: in mmap(2), where nothing wakes it. The thread that reads waits
+// likewise, before and without that; and each try to map waits for a moment.
 func Holds(pid int) bool {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	const moment = 50 * time.Millisecond
+	first := waiting(pid)
+	<-time.NewTimer(moment).C
+	return first != "" && waiting(pid) == first
+}
+
+// waiting returns which thread waits in mmap(2), and how often it has waited in all, or "".
+func waiting(pid int) string {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {
-		return false
+		return ""
 	}
 	for _, task := range tasks {
-		stat, err := os.ReadFile(task)
-		if _, state, found := strings.Cut(string(stat), ") "); err == nil && found && state[0] == 'D' {
-			return true
+		call, err := os.ReadFile(task + "/syscall")
+		if number, _, _ := strings.Cut(string(call), " "); err != nil || number != strconv.Itoa(unix.SYS_MMAP) {
+			continue
+		}
+		status, err := os.ReadFile(task + "/status")
+		_, switches, found := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+		if err == nil && found && strings.Contains(string(status), "\nState:\tD") {
+			return task + switches
 		}
 	}
-	return false
+	return ""
 }
 
 // serve answers until the device is closed.
